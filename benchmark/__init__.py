@@ -1,0 +1,1 @@
+"""A benchmark of how robust ControlNet training is: build, train, generate, evaluate, compare."""

@@ -1,0 +1,28 @@
+"""What a command prints while it works: progress with rate and time left, and one-line statements."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+
+
+def progress(total: int | None, what: str, unit: str, done: int = 0) -> "tqdm[Any]":
+    """Return a progress bar on stderr: in place on a terminal, a line every ten seconds in a log."""
+    interval = 0.2 if sys.stderr.isatty() else 10.0
+    return tqdm(total=total, desc=what, unit=f" {unit}", initial=done, mininterval=interval, dynamic_ncols=True)
+
+
+def track(items: Iterable[T], total: int, what: str, unit: str) -> Iterator[T]:
+    """Yield items while showing progress."""
+    with progress(total, what, unit) as bar:
+        for item in items:
+            yield item
+            bar.update()
+
+
+def say(line: str) -> None:
+    """Print one line of a command's answer to stdout."""
+    print(line, flush=True)

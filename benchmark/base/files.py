@@ -1,0 +1,113 @@
+"""Write files so that nothing half-written is ever read: canonical JSON, atomic replace, create-once, hashes."""
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmark.base.errors import UserError
+
+
+def canonical_json(value: object) -> bytes:
+    """Return JSON with sorted keys and no spaces: equal values give equal bytes; NaN is refused."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def pretty_json(value: object) -> bytes:
+    """Return JSON for people: sorted keys, two spaces, closing newline; NaN is refused."""
+    return (json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def sha256(data: bytes) -> str:
+    """Return the sha256 of bytes in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Return the sha256 of a file's content in hexadecimal, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file.
+
+    Raises:
+        UserError: The file is missing, is not JSON, or is not an object.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid JSON ({error}); delete it or restore it") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds no JSON object; delete it or restore it")
+    return value
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file atomically: readers see the old content or the whole new one."""
+    write_through(path, lambda temporary: temporary.write_bytes(data))
+
+
+def write_through(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` make a temporary file beside path, then move it into place durably."""
+    temporary = _temporary(path)
+    try:
+        write(temporary)
+        sync(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync(path.parent)
+
+
+def create_once(path: Path, data: bytes) -> bool:
+    """Create a file whole, or leave the one that is there; return whether this call created it."""
+    temporary = _temporary(path)
+    try:
+        temporary.write_bytes(data)
+        sync(temporary)
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync(path.parent)
+    return True
+
+
+def sync(path: Path) -> None:
+    """Flush a file or folder to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Return ``key: old -> new`` for every key in which two flat or nested mappings differ."""
+    flat_old, flat_new = _flatten(old), _flatten(new)
+    keys = sorted({*flat_old, *flat_new})
+    return "; ".join(
+        f"{key}: {flat_old.get(key, 'absent')} -> {flat_new.get(key, 'absent')}"
+        for key in keys
+        if flat_old.get(key) != flat_new.get(key)
+    )
+
+
+def _flatten(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in mapping.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _temporary(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.parent / f".{path.name}.{uuid.uuid4().hex[:12]}.tmp"

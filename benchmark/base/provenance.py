@@ -1,0 +1,52 @@
+"""Say what produced a number: machine, packages, and the commit of the code."""
+
+import os
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGE = "condition-benchmark"
+_RECORDED = ("torch", "diffusers", "transformers", "datasets", "torchmetrics", "numpy", "opencv-python-headless")
+
+
+@cache
+def machine() -> str:
+    """Return the processor's name and the number of cores this process may use."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor() or platform.machine()
+    return f"{name}, {cores} cores"
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of the packages that can change a number."""
+    return {name: _version(name) for name in _RECORDED}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "absent"
+
+
+@cache
+def commit() -> tuple[str, bool]:
+    """Return (commit, dirty) of the checkout this package runs from; ("unknown", True) outside one."""
+    folder = Path(__file__).parent
+    try:
+        head = _git(folder, "rev-parse", "HEAD")
+        changes = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", ".")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown", True
+    return head, bool(changes)
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()

@@ -1,0 +1,1 @@
+"""Condition kinds: one file each, named as on the command line."""

@@ -1,0 +1,167 @@
+"""What a source, condition, annotator, encoder, method and metric must be able to do.
+
+A plugin is a frozen dataclass in the folder of its family; its file name is its name on the command line and its fields
+are its parameters. Images are uint8 (N, H, W, 3) RGB outside models and float (B, 3, H, W) inside.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmark.base.images import Transform
+from benchmark.contracts.records import Score
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor, nn
+
+    from benchmark.contracts.tables import Table
+
+Images = NDArray[np.uint8]
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Map:
+    """A canonical condition map; the condition says what shape and dtype its array has."""
+
+    array: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One item of a source.
+
+    Attributes:
+        key: Unique within the source, stable between readings.
+        split: "train", "val" or "test".
+        image: Encoded bytes as stored at the source, or uint8 (H, W, 3) RGB.
+        caption: The text, or None where the source has none.
+        maps: Exact maps that come with the source, by condition name.
+        tags: Structured truth about the picture, JSON values only.
+    """
+
+    key: str
+    split: str
+    image: bytes | Images
+    caption: str | None
+    maps: Mapping[str, Map] = field(default_factory=dict)
+    tags: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Source(ABC):
+    """How to read samples, part by part."""
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """Return what pins the content (a hash, a revision, a seed): it becomes part of the plan."""
+
+    @abstractmethod
+    def parts(self) -> Iterator[str]:
+        """Yield the names of the parts in one stable order, held-out parts first; one part makes one shard."""
+
+    @abstractmethod
+    def read(self, part: str, resolution: int) -> Iterator[Sample]:
+        """Yield the samples of a part; a source that renders does so at `resolution` pixels a side."""
+
+
+class Annotator(ABC):
+    """Turns RGB images into canonical maps of one condition."""
+
+    condition: ClassVar[str]
+
+    @abstractmethod
+    def annotate(self, images: Images) -> list[Map]:
+        """Return one map for each image of uint8 (N, H, W, 3) RGB."""
+
+
+class Condition(ABC):
+    """The only place that knows a condition's polarity, palette, storage, rendering, comparison and referee."""
+
+    annotator: ClassVar[str | None]
+    headline: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def referee(self) -> str:
+        """The annotator, with its parameters, that scores generated images."""
+
+    @abstractmethod
+    def warp(self, map_: Map, transform: Transform) -> Map:
+        """Apply the image's geometric transform to a map that came with the source."""
+
+    @abstractmethod
+    def encode(self, map_: Map) -> bytes:
+        """Return the map as a lossless PNG."""
+
+    @abstractmethod
+    def decode(self, data: bytes) -> Map:
+        """Return the map that `encode` was given."""
+
+    @abstractmethod
+    def render(self, map_: Map, size: int) -> Images:
+        """Return the conditioning image, uint8 (size, size, 3) RGB: what the model sees."""
+
+    @abstractmethod
+    def compare(self, reference: Map, predicted: Map) -> NDArray[np.float64]:
+        """Return one row (K,) of quantities that add up over images."""
+
+    @abstractmethod
+    def scores(self, totals: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        """Return named scores, each (...), of summed rows (..., K); higher is better for all of them."""
+
+
+class Encoder(ABC):
+    """Turns images or texts into vectors."""
+
+    @abstractmethod
+    def identity(self) -> dict[str, str]:
+        """Return the name of the vector space and the sha256 of its weights."""
+
+    @abstractmethod
+    def encode(self, images: Images) -> NDArray[np.float32]:
+        """Return (N, D) vectors of uint8 (N, H, W, 3) images."""
+
+    def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return (N, D) vectors of texts, where the space has them."""
+        raise NotImplementedError(f"{type(self).__name__} has no text side")
+
+
+class Method(ABC):
+    """How control is attached to a frozen U-Net."""
+
+    @abstractmethod
+    def build(self, unet: nn.Module, latent_scale: int) -> nn.Module:
+        """Return a trainable module: forward(latents, timesteps, text, image) gives (down residuals, middle residual).
+
+        latent_scale is the number of image pixels for one latent pixel (8 for Stable Diffusion).
+        latents (B, C, h, w), timesteps (B,), text (B, tokens, width), image (B, 3, H, W) in [0, 1]; residuals are
+        added to the U-Net's skip connections and middle output.
+        """
+
+    @abstractmethod
+    def save(self, module: nn.Module, folder: Path) -> None:
+        """Write the module's weights in the layout its users load."""
+
+    @abstractmethod
+    def load(self, folder: str) -> nn.Module:
+        """Return the module saved in a folder, or published under a hub id."""
+
+
+class Metric(ABC):
+    """Turns observation tables into scores; knows nothing of images, models or files."""
+
+    needs: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def score(self, generated: Table, reference: Table) -> list[Score]:
+        """Return the scores of generated against reference observations, row by row on the same keys."""
+
+

@@ -1,0 +1,119 @@
+"""The schemas of what is kept: a score, and the result record that carries everything needed to trust it."""
+
+import math
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+SCHEMA_VERSION = 1
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Score(_Frozen):
+    """One reported number.
+
+    Attributes:
+        name: As in ``fd-scenes`` or ``seg.miou``.
+        value: The plug-in estimate on all n observations.
+        estimate: What to report: bias-corrected where the statistic is biased, else the value.
+        stderr: Standard error of the estimate over images (not over training seeds).
+        low: Lower end of the 95 % interval.
+        high: Upper end of the 95 % interval.
+        n: Generated images behind the number.
+        unranked: Why the number must not be ranked, or None.
+    """
+
+    name: str
+    value: float
+    estimate: float
+    stderr: float
+    low: float
+    high: float
+    n: int
+    higher_is_better: bool
+    definition: dict[str, Any]
+    unranked: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        *,
+        value: float,
+        estimate: float,
+        stderr: float,
+        n: int,
+        higher_is_better: bool,
+        definition: dict[str, Any],
+        unranked: str | None = None,
+    ) -> Self:
+        """Return a score with the normal 95 % interval around its estimate."""
+        return cls(
+            name=name,
+            value=value,
+            estimate=estimate,
+            stderr=stderr,
+            low=estimate - 1.96 * stderr,
+            high=estimate + 1.96 * stderr,
+            n=n,
+            higher_is_better=higher_is_better,
+            definition=definition,
+            unranked=unranked,
+        )
+
+    @model_validator(mode="after")
+    def _is_finite(self) -> Self:
+        if not all(math.isfinite(v) for v in (self.value, self.estimate, self.stderr)):
+            raise ValueError(f"score {self.name} is not finite")
+        return self
+
+
+class Anchored(_Frozen):
+    """One condition score of a run beside the four scores that give it meaning.
+
+    Attributes:
+        run: The images under test.
+        real: The real images, annotated again.
+        vae: The real images after the autoencoder's round trip: what a latent model can reach.
+        no_control: The base model alone, same prompts and noise.
+        shuffled: The images under test, scored against other samples' maps.
+        normalised: (run - no_control) / (vae - no_control).
+    """
+
+    run: Score
+    real: Score
+    vae: Score
+    no_control: Score
+    shuffled: Score
+    normalised: Score
+
+
+class Counts(_Frozen):
+    """Images asked for, made and failed: nothing is dropped in silence."""
+
+    requested: int
+    generated: int
+    failed: int
+
+
+class Record(_Frozen):
+    """One evaluation of one run: immutable, self-describing, enough to make the board from."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    evaluation_id: str
+    comparability_key: str
+    created: str
+    dataset: dict[str, Any]
+    condition: str
+    method: str
+    base: str
+    training: dict[str, Any] | None
+    generation: dict[str, Any]
+    referee: dict[str, Any]
+    reconstruction: dict[str, Anchored]
+    scores: tuple[Score, ...]
+    counts: Counts
+    environment: dict[str, Any]

@@ -1,0 +1,70 @@
+"""CLIP image and text vectors: the bundled scenes CLIP, or any transformers CLIP by hub id or path."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+
+from benchmark.base.files import sha256_file
+from benchmark.contracts.plugins import Encoder, Images
+from benchmark.scenes.models import CLIP_FOLDER
+
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Clip(Encoder):
+    """Unit vectors of a CLIP model; `model` is "scenes", a hub id or a folder."""
+
+    model: str = "scenes"
+
+    @property
+    def _folder(self) -> str:
+        return str(CLIP_FOLDER) if self.model == "scenes" else self.model
+
+    @cached_property
+    def _clip(self) -> CLIPModel:
+        return CLIPModel.from_pretrained(self._folder, dtype=torch.float32, use_safetensors=True).eval()
+
+    @cached_property
+    def _tokenizer(self) -> CLIPTokenizer:
+        return CLIPTokenizer.from_pretrained(self._folder)
+
+    @cached_property
+    def _processor(self) -> CLIPImageProcessorPil:
+        return CLIPImageProcessorPil.from_pretrained(self._folder)
+
+    def identity(self) -> dict[str, str]:
+        """Return the name of the space and the hash of its weights (or the hub id, where it is not a folder)."""
+        weights = Path(self._folder) / "model.safetensors"
+        digest = sha256_file(weights) if weights.exists() else f"{self.model}@{self._clip.config._commit_hash}"
+        return {"space": f"clip-{self.model}", "weights_sha256": digest}
+
+    @torch.inference_mode()
+    def encode(self, images: Images) -> NDArray[np.float32]:
+        """Return unit vectors, float32 (N, D), of images of any size."""
+        parts = []
+        for i in range(0, len(images), _BATCH):
+            pixels = self._processor(list(images[i : i + _BATCH]), return_tensors="pt").pixel_values
+            parts.append(_unit(self._clip.get_image_features(pixel_values=pixels).pooler_output))
+        return np.concatenate(parts)
+
+    @torch.inference_mode()
+    def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return unit vectors, float32 (N, D), of texts cut at the model's length."""
+        parts = []
+        for i in range(0, len(texts), _BATCH):
+            batch = list(texts[i : i + _BATCH])
+            tokens = self._tokenizer(batch, padding=True, truncation=True, return_tensors="pt")
+            parts.append(_unit(self._clip.get_text_features(**tokens).pooler_output))
+        return np.concatenate(parts)
+
+
+def _unit(vectors: torch.Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = torch.nn.functional.normalize(vectors, dim=-1).numpy()
+    return array

@@ -1,0 +1,1 @@
+"""The machinery under the commands: datasets on disk, bases, training, sampling, pictures."""

@@ -1,0 +1,1 @@
+"""How control is attached to a frozen U-Net: one file each, named as on the command line."""

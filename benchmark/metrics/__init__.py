@@ -1,0 +1,1 @@
+"""What turns observation tables into scores: one file each, named as on the command line."""

@@ -1,0 +1,1 @@
+"""Pure arithmetic on arrays: jackknife, Frechet distance."""

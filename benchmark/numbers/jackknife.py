@@ -1,0 +1,59 @@
+"""Standard errors of statistics of N images: one jackknife for additive rows, blocks for everything else."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+BLOCKS = 20
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A statistic of n observations: as computed, with its bias of order 1/n removed, and its standard error."""
+
+    value: float
+    corrected: float
+    stderr: float
+    n: int
+
+
+def mean(values: Array) -> Estimate:
+    """Return the mean of (N,) values with sd / sqrt(N); N must be at least 2."""
+    n = len(values)
+    value = float(values.mean())
+    return Estimate(value, value, float(values.std(ddof=1) / np.sqrt(n)), n)
+
+
+def additive(rows: Array, statistic: Callable[[Array], Array]) -> Estimate:
+    """Return the delete-one jackknife of a statistic of summed rows.
+
+    Args:
+        rows: (N, K), one row an image; N at least 2.
+        statistic: Maps sums (..., K) to values (...).
+    """
+    n, total = len(rows), rows.sum(axis=0)
+    return _combine(float(statistic(total)), statistic(total - rows), n)
+
+
+def blocks(n: int, statistic: Callable[[NDArray[np.int64]], float], order: NDArray[np.int64]) -> Estimate:
+    """Return the delete-a-block jackknife over BLOCKS blocks of a seeded order of n observations.
+
+    Args:
+        n: Number of observations, at least BLOCKS.
+        statistic: Maps the kept positions to a value.
+        order: A permutation of 0 to n - 1.
+    """
+    parts = np.array_split(order, BLOCKS)
+    everything = np.arange(n)
+    left_out = np.array([statistic(np.setdiff1d(everything, part, assume_unique=True)) for part in parts])
+    whole = _combine(statistic(everything), left_out, BLOCKS)
+    return Estimate(whole.value, whole.corrected, whole.stderr, n)
+
+
+def _combine(value: float, left_out: Array, groups: int) -> Estimate:
+    centre = float(left_out.mean())
+    variance = (groups - 1) / groups * float(np.square(left_out - centre).sum())
+    return Estimate(value, groups * value - (groups - 1) * centre, float(np.sqrt(variance)), groups)

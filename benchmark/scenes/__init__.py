@@ -1,0 +1,1 @@
+"""The bundled world: a procedural renderer with exact truth, and small models trained on it."""

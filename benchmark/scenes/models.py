@@ -1,0 +1,160 @@
+"""The networks of the bundled world: their architectures, and the weights that ship with the package.
+
+`scenes-tiny` is a Stable Diffusion 2 style model (v-prediction, 12 encoder blocks and a middle) on a 16 x 16 x 8 latent.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTextConfig, CLIPTextModel
+
+from benchmark.engine.checkpoints import load_tensors
+from benchmark.scenes.palette import SEG_CLASSES
+
+WEIGHTS = Path(__file__).parent / "weights"
+REFEREE_FILE = WEIGHTS / "referee" / "model.safetensors"
+CLIP_FOLDER = WEIGHTS / "clip"
+RESOLUTION = 64
+LATENT_CHANNELS, LATENT_SIDE = 8, 16
+TEXT_WIDTH, TEXT_TOKENS = 96, 32
+FEATURES = 64
+
+
+def build_vae() -> AutoencoderKL:
+    """Return the untrained autoencoder: (B, 3, 64, 64) in [-1, 1] to (B, 8, 16, 16) latents."""
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(16, 32, 64),
+        layers_per_block=2,
+        latent_channels=LATENT_CHANNELS,
+        norm_num_groups=8,
+        mid_block_add_attention=False,
+        sample_size=RESOLUTION,
+    )
+
+
+def build_unet() -> UNet2DConditionModel:
+    """Return the untrained denoiser: four levels of two blocks, cross attention on the first three."""
+    cross, plain = "CrossAttnDownBlock2D", "DownBlock2D"
+    return UNet2DConditionModel(
+        sample_size=LATENT_SIDE,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        layers_per_block=2,
+        block_out_channels=(32, 64, 96, 96),
+        down_block_types=(cross, cross, cross, plain),
+        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+        cross_attention_dim=TEXT_WIDTH,
+        attention_head_dim=4,
+        norm_num_groups=16,
+    )
+
+
+def build_scheduler() -> DDIMScheduler:
+    """Return the noise schedule: Stable Diffusion's betas, v-prediction, sampling from the last timestep."""
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        timestep_spacing="trailing",
+    )
+
+
+def _text_config(vocabulary: int, bos: int, eos: int) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=vocabulary,
+        hidden_size=TEXT_WIDTH,
+        intermediate_size=4 * TEXT_WIDTH,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        max_position_embeddings=TEXT_TOKENS,
+        projection_dim=FEATURES,
+        bos_token_id=bos,
+        eos_token_id=eos,
+        pad_token_id=eos,
+    )
+
+
+def build_text_encoder(vocabulary: int, bos: int, eos: int) -> CLIPTextModel:
+    """Return the untrained text encoder of the base: token ids (B, 32) to states (B, 32, 96)."""
+    return CLIPTextModel(_text_config(vocabulary, bos, eos))
+
+
+def build_clip(vocabulary: int, bos: int, eos: int) -> CLIPModel:
+    """Return the untrained CLIP of the CLIP score: 64 x 64 images in 8 x 8 patches, 64-dimensional projections."""
+    vision = {
+        "hidden_size": 96,
+        "intermediate_size": 384,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "image_size": RESOLUTION,
+        "patch_size": 8,
+        "projection_dim": FEATURES,
+    }
+    text = _text_config(vocabulary, bos, eos).to_dict()
+    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=FEATURES))
+
+
+class Referee(nn.Module):
+    """A small U-shaped network that segments the world; the mean of its bottleneck is the Frechet feature space."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = _block(3, 16)
+        self.down = nn.ModuleList([_block(16, 32), _block(32, 48), _block(48, FEATURES)])
+        self.up = nn.ModuleList([_block(FEATURES + 48, 48), _block(48 + 32, 32), _block(32 + 16, 24)])
+        self.seg = nn.Conv2d(24, len(SEG_CLASSES), 1)
+
+    def encode(self, images: Tensor) -> list[Tensor]:
+        """Return feature maps at sides 64, 32, 16 and 8 of images (B, 3, 64, 64) in [-1, 1]."""
+        maps = [self.stem(images)]
+        for block in self.down:
+            maps.append(block(functional.max_pool2d(maps[-1], 2)))
+        return maps
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return class logits (B, 6, 64, 64) of images (B, 3, 64, 64) in [-1, 1]."""
+        *skips, x = self.encode(images)
+        for block, skip in zip(self.up, reversed(skips), strict=True):
+            x = block(torch.cat([functional.interpolate(x, scale_factor=2.0, mode="nearest"), skip], dim=1))
+        return self.seg(x)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return (B, 64) mean bottleneck activations of images (B, 3, 64, 64) in [-1, 1]."""
+        return self.encode(images)[-1].mean(dim=(2, 3))
+
+
+def load_referee() -> Referee:
+    """Return the bundled referee, ready to judge."""
+    tensors, _ = load_tensors(REFEREE_FILE)
+    referee = Referee()
+    referee.load_state_dict(tensors)
+    return referee.eval()
+
+
+def build_image_processor() -> CLIPImageProcessorPil:
+    """Return the preprocessing of the bundled CLIP: 64 x 64, values in [-1, 1]."""
+    side, half = {"height": RESOLUTION, "width": RESOLUTION}, [0.5, 0.5, 0.5]
+    return CLIPImageProcessorPil(size=side, do_center_crop=False, image_mean=half, image_std=half)
+
+
+def to_input(images: NDArray[np.uint8]) -> Tensor:
+    """Return images uint8 (B, H, W, 3) as float (B, 3, H, W) in [-1, 1]."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+
+
+def _block(inputs: int, outputs: int) -> nn.Sequential:
+    layers: list[Callable[..., Tensor]] = []
+    for channels in (inputs, outputs):
+        layers += [nn.Conv2d(channels, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)  # type: ignore[arg-type]
