@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 
 MAX_PIXELS = 64_000_000
 JPEG_QUALITY = 95
+_ORIENTATION = 0x0112  # EXIF tag
 
 
 class BadImage(Exception):
@@ -65,6 +66,12 @@ def decode_rgb(data: bytes) -> NDArray[np.uint8]:
         raise
     except Exception as error:  # Pillow raises many kinds for damaged data; all mean the same here
         raise BadImage(f"unreadable ({type(error).__name__}: {error})".replace("\n", " ")) from None
+
+
+def is_plain_jpeg(data: bytes) -> bool:
+    """Whether bytes are an RGB JPEG that is stored upright: it can be kept as it is."""
+    with Image.open(io.BytesIO(data)) as image:
+        return image.format == "JPEG" and image.mode == "RGB" and image.getexif().get(_ORIENTATION, 1) == 1
 
 
 def _on_white(image: Image.Image) -> Image.Image:

@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,7 +26,12 @@ def machine() -> str:
 
 def package_versions() -> dict[str, str]:
     """Return the versions of the packages that can change a number."""
-    return {name: _version(name) for name in _RECORDED}
+    return versions_of(_RECORDED)
+
+
+def versions_of(names: Iterable[str]) -> dict[str, str]:
+    """Return the installed versions of distributions, "absent" for one that is not there."""
+    return {name: _version(name) for name in names}
 
 
 def _version(name: str) -> str:

@@ -41,7 +41,6 @@ class Sample:
 
     Attributes:
         key: Unique within the source, stable between readings.
-        split: "train", "val" or "test".
         image: Encoded bytes as stored at the source, or uint8 (H, W, 3) RGB.
         caption: The text, or None where the source has none.
         maps: Exact maps that come with the source, by condition name.
@@ -49,11 +48,28 @@ class Sample:
     """
 
     key: str
-    split: str
     image: bytes | Images
     caption: str | None
     maps: Mapping[str, Map] = field(default_factory=dict)
     tags: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a source that becomes one shard.
+
+    Attributes:
+        name: ``<split>-<number>``, safe as a file name.
+        num_samples: At most so many samples; a source whose end is not known in advance may give fewer, or none.
+    """
+
+    name: str
+    num_samples: int
+
+    @property
+    def split(self) -> str:
+        """The split of the part's samples."""
+        return self.name.partition("-")[0]
 
 
 class Source(ABC):
@@ -64,11 +80,11 @@ class Source(ABC):
         """Return what pins the content (a hash, a revision, a seed): it becomes part of the plan."""
 
     @abstractmethod
-    def parts(self) -> Iterator[str]:
-        """Yield the names of the parts in one stable order, held-out parts first; one part makes one shard."""
+    def parts(self) -> Iterator[Part]:
+        """Yield the parts in one stable order that no size changes, held-out parts first."""
 
     @abstractmethod
-    def read(self, part: str, resolution: int) -> Iterator[Sample]:
+    def read(self, part: Part, resolution: int) -> Iterator[Sample]:
         """Yield the samples of a part; a source that renders does so at `resolution` pixels a side."""
 
 

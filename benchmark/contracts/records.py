@@ -80,7 +80,7 @@ class Anchored(_Frozen):
         vae: The real images after the autoencoder's round trip: what a latent model can reach.
         no_control: The base model alone, same prompts and noise.
         shuffled: The images under test, scored against other samples' maps.
-        normalised: (run - no_control) / (vae - no_control).
+        normalised: (run - no_control) / (vae - no_control); None where the ceiling does not lie above the floor.
     """
 
     run: Score
@@ -88,7 +88,7 @@ class Anchored(_Frozen):
     vae: Score
     no_control: Score
     shuffled: Score
-    normalised: Score
+    normalised: Score | None
 
 
 class Counts(_Frozen):

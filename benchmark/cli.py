@@ -1,0 +1,104 @@
+"""What every command shares: a frozen dataclass is its form, each field an option; errors are one line and exit code 2."""
+
+import argparse
+import dataclasses
+import re
+import shlex
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
+
+from benchmark.base.errors import UserError, did_you_mean
+
+F = TypeVar("F")
+SIZES = {"tiny": 1_000, "small": 10_000, "large": 1_048_576}
+_UNITS = {"": 1, "k": 1_000, "m": 1_000_000}
+
+
+def option(
+    text: str, default: Any = dataclasses.MISSING, parse: Callable[[str], Any] = str, *, positional: bool = False
+) -> Any:
+    """Return a dataclass field that is an option: tuple defaults repeat, False is a flag, no default is required."""
+    metadata = {"help": text, "parse": parse, "positional": positional}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def parse_size(text: str) -> int:
+    """Return a number of samples from ``500``, ``10k``, ``1m``, ``tiny``, ``small`` or ``large``."""
+    match = re.fullmatch(r"(\d+)([km]?)", text.lower())
+    if text not in SIZES and not match:
+        raise argparse.ArgumentTypeError(f'"{text}" is no size; write 500, 10k, 1m, {", ".join(SIZES)}')
+    return SIZES[text] if text in SIZES else int(match[1]) * _UNITS[match[2]]  # type: ignore[index]
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see {self.prog} --help)")
+
+
+def main(form: type[F], run: Callable[[F], int], argv: list[str] | None, example: str) -> int:
+    """Fill the form from the command line, run the command, and turn a user's error into one line and exit code 2."""
+    name = form.__name__.lower()
+    try:
+        return run(fill(form, sys.argv[1:] if argv is None else argv, example))
+    except UserError as error:
+        print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+
+
+def fill(form: type[F], argv: list[str], example: str = "") -> F:
+    """Return the form filled from arguments.
+
+    Raises:
+        UserError: An unknown option, a missing or an impossible value.
+    """
+    prog = f"python -m benchmark.{form.__name__.lower()}"
+    wide = argparse.RawDescriptionHelpFormatter
+    parser = _Parser(prog=prog, description=form.__doc__, epilog=f"example: {example}", formatter_class=wide)
+    for field in dataclasses.fields(form):  # type: ignore[arg-type]
+        _add(parser, field)
+    known = {f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(form)} | {"--help"}  # type: ignore[arg-type]
+    values, unknown = parser.parse_known_args(argv)
+    if unknown:
+        raise UserError(f"unknown option {unknown[0]}; {did_you_mean(unknown[0], known)}")
+    given = {key: tuple(value) if isinstance(value, list) else value for key, value in vars(values).items()}
+    return form(**given)
+
+
+def _add(parser: argparse.ArgumentParser, field: "dataclasses.Field[Any]") -> None:
+    meta, default = field.metadata, field.default
+    required = default is dataclasses.MISSING
+    text = meta["help"] + ("" if required or default in (None, (), False) else f" (default: {default})")
+    if meta["positional"]:
+        parser.add_argument(field.name, nargs=None if required else "?", help=text, type=meta["parse"])
+        return
+    name = f"--{field.name.replace('_', '-')}"
+    if default is False:
+        parser.add_argument(name, action="store_true", help=text)
+    elif isinstance(default, tuple):
+        parser.add_argument(name, action="append", default=[], help=text, type=meta["parse"], metavar="X")
+    else:
+        value = None if required else default
+        parser.add_argument(name, required=required, default=value, help=text, type=meta["parse"], metavar="X")
+
+
+def command_line(form: Any) -> str:
+    """Return the shell command that fills a form like this one."""
+    words = ["python", "-m", f"benchmark.{type(form).__name__.lower()}"]
+    for field in dataclasses.fields(form):
+        value, name = getattr(form, field.name), f"--{field.name.replace('_', '-')}"
+        if value in (None, (), False) or value == field.default:
+            continue
+        if field.metadata["positional"]:
+            words.append(str(value))
+        elif value is True:
+            words.append(name)
+        else:
+            for item in value if isinstance(value, tuple) else (value,):
+                words += [name, str(item)]
+    return shlex.join(words)

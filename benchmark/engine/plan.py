@@ -1,0 +1,64 @@
+"""The plan of a dataset: everything that decides its bytes, and nothing about its size."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from benchmark.base.errors import UserError
+from benchmark.base.files import canonical_json, create_once, difference, pretty_json, read_json, sha256
+from benchmark.base.provenance import versions_of
+
+PLAN_VERSION = 1
+_ENCODERS = ("pyarrow", "opencv-python-headless", "pillow", "simplejpeg", "numba")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is built: plugins as `registry.describe` writes them, the source's identity, versions of what makes bytes."""
+
+    source: dict[str, Any]
+    source_identity: dict[str, Any]
+    conditions: list[dict[str, Any]]
+    annotators: dict[str, dict[str, Any] | None]
+    resolution: int
+    versions: dict[str, str]
+    plan_version: int = PLAN_VERSION
+
+    @staticmethod
+    def current_versions() -> dict[str, str]:
+        """Return the versions of the libraries that decode, resize and encode."""
+        return versions_of(_ENCODERS)
+
+    @property
+    def hash(self) -> str:
+        """The sha256 of the plan: the name of the build."""
+        return sha256(canonical_json(asdict(self)))
+
+    def write(self, folder: Path) -> None:
+        """Put the plan into a dataset folder, or check that the folder already holds this one.
+
+        Raises:
+            UserError: The folder holds another plan, or files that are no dataset.
+        """
+        path = folder / "plan.json"
+        if not path.exists() and folder.exists() and any(folder.iterdir()):
+            raise UserError(f"{folder} is not empty and holds no plan.json; give another --out")
+        if not create_once(path, pretty_json(asdict(self))):
+            present = read_json(path)
+            if present != asdict(self):
+                changes = difference(present, asdict(self))
+                raise UserError(f"{folder} holds another plan ({changes}); give another --out or delete the folder")
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Return the plan of a dataset folder.
+
+        Raises:
+            UserError: The folder holds no valid plan.
+        """
+        if not (folder / "plan.json").exists():
+            raise UserError(f"{folder} is no dataset folder (no plan.json); make one with python -m benchmark.build")
+        try:
+            return cls(**read_json(folder / "plan.json"))
+        except TypeError as error:
+            raise UserError(f"{folder / 'plan.json'} has the wrong fields ({error}); build the dataset again") from None

@@ -1,0 +1,52 @@
+"""A condition score between its anchors: floor, ceiling, and where the run lies between them."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmark.contracts.records import Anchored, Score
+from benchmark.numbers import jackknife
+
+Array = NDArray[np.float64]
+Scores = Callable[[Array], dict[str, Array]]
+ANCHORS = ("run", "real", "vae", "no_control", "shuffled")
+
+
+def anchored(rows: Mapping[str, Array], scores: Scores, definition: dict[str, object]) -> dict[str, Anchored]:
+    """Return every score of a condition with its anchors.
+
+    Args:
+        rows: Additive comparison rows (N, K) of the same N samples for each name in ANCHORS.
+        scores: The condition's `scores`: sums (..., K) to named values (...).
+        definition: What the numbers depend on, kept with each.
+    """
+    names = list(scores(rows["run"].sum(axis=0)))
+    return {name: _anchored(rows, scores, name, definition) for name in names}
+
+
+def _anchored(rows: Mapping[str, Array], scores: Scores, name: str, definition: dict[str, object]) -> Anchored:
+    def score(label: str, estimate: jackknife.Estimate) -> Score:
+        return Score.of(
+            label,
+            value=estimate.value,
+            estimate=estimate.value,
+            stderr=estimate.stderr,
+            n=estimate.n,
+            higher_is_better=True,
+            definition=definition,
+        )
+
+    def statistic(total: Array) -> Array:
+        return scores(total)[name]
+
+    parts = {a: score(f"{name}.{a}", jackknife.additive(rows[a], statistic)) for a in ANCHORS}
+    joint = np.concatenate([rows["run"], rows["vae"], rows["no_control"]], axis=1)
+
+    def normalised(total: Array) -> Array:
+        run, vae, floor = (statistic(part) for part in np.split(total, 3, axis=-1))
+        return (run - floor) / (vae - floor)
+
+    has_room = parts["vae"].value > parts["no_control"].value
+    control = score(f"{name}.normalised", jackknife.additive(joint, normalised)) if has_room else None
+    return Anchored(**parts, normalised=control)

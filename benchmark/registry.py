@@ -1,0 +1,126 @@
+"""Find plugins by file name and make them from `name[:arg][,field=value]`: listing names imports nothing."""
+
+import dataclasses
+import importlib
+import pkgutil
+import re
+import types
+import typing
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from benchmark.base.errors import UserError, did_you_mean
+from benchmark.contracts.plugins import Annotator, Condition, Encoder, Method, Metric, Source
+
+P = TypeVar("P", Source, Condition, Annotator, Encoder, Method, Metric)
+
+FAMILIES: dict[type[Any], str] = {
+    Source: "sources",
+    Condition: "conditions",
+    Annotator: "annotators",
+    Encoder: "encoders",
+    Method: "methods",
+    Metric: "metrics",
+}
+
+
+def names(family: type[Any]) -> list[str]:
+    """Return the names of a family's plugins: the files of its folder and other packages' entry points."""
+    folder = Path(__file__).parent / FAMILIES[family]
+    own = [module.name for module in pkgutil.iter_modules([str(folder)]) if not module.name.startswith("_")]
+    return sorted({*own, *_foreign(family)})
+
+
+def make(family: type[P], spec: str) -> P:
+    """Return the plugin a specification describes, as in ``canny,low=100`` or ``folder:photos``.
+
+    Raises:
+        UserError: No such plugin or field, or a value that does not fit its field.
+    """
+    head, values = _split(spec)
+    name, _, argument = head.partition(":")
+    plugin = _load(family, name)
+    fields = {f.name: f for f in dataclasses.fields(typing.cast(Any, plugin))}
+    if argument:
+        if not fields:
+            raise UserError(f'{name} takes no argument, but "{argument}" was given')
+        values = {next(iter(fields)): argument, **values}
+    for field in values:
+        if field not in fields:
+            raise UserError(f'{name} has no field "{field}"; {did_you_mean(field, fields)}')
+    hints = get_type_hints(plugin)
+    typed = {field: _convert(name, field, hints[field], text) for field, text in values.items()}
+    absent = [f.name for f in fields.values() if f.name not in typed and _is_required(f)]
+    if absent:
+        raise UserError(f"{name} needs {absent[0]}: write {name}:{absent[0].upper()} or {name},{absent[0]}=...")
+    return plugin(**typed)
+
+
+def describe(plugin: Any) -> dict[str, Any]:
+    """Return a plugin's name and every field's value: enough to make it again."""
+    return {"name": _name(type(plugin)), **dataclasses.asdict(plugin)}
+
+
+def remake(family: type[P], description: dict[str, Any]) -> P:
+    """Return the plugin that `describe` described."""
+    fields = {key: value for key, value in description.items() if key != "name"}
+    return _load(family, description["name"])(**fields)
+
+
+def summary(family: type[Any], name: str) -> str:
+    """Return the first sentence of a plugin's module, for help pages."""
+    module = importlib.import_module(_module(family, name)) if name not in _foreign(family) else None
+    text = (module.__doc__ if module else _foreign(family)[name].value) or ""
+    return text.strip().splitlines()[0]
+
+
+def _split(spec: str) -> tuple[str, dict[str, str]]:
+    """Split at commas that begin a field, so that a path may hold commas."""
+    head, *rest = re.split(r",(?=[a-z_][a-z0-9_]*=)", spec)
+    return head, dict(part.split("=", 1) for part in rest)
+
+
+def _load(family: type[P], name: str) -> type[P]:
+    foreign = _foreign(family)
+    if name in foreign:
+        return typing.cast("type[P]", foreign[name].load())
+    if name not in names(family):
+        kind = FAMILIES[family].removesuffix("s")
+        raise UserError(f'no {kind} "{name}"; {did_you_mean(name, names(family))}')
+    module = importlib.import_module(_module(family, name))
+    return typing.cast("type[P]", getattr(module, name.title().replace("_", "")))
+
+
+def _module(family: type[Any], name: str) -> str:
+    return f"benchmark.{FAMILIES[family]}.{name}"
+
+
+def _name(plugin: type[Any]) -> str:
+    return plugin.__module__.rpartition(".")[2]
+
+
+def _foreign(family: type[Any]) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=f"benchmark.{FAMILIES[family]}")}
+
+
+def _is_required(field: "dataclasses.Field[Any]") -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+_CONVERTERS: dict[type[Any], Callable[[str], Any]] = {int: int, float: float, str: str}
+
+
+def _convert(name: str, field: str, hint: Any, text: str) -> Any:
+    """Return a field's value from its text: int, float, str, bool, or any of them or None."""
+    kinds = get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    kind = next(k for k in kinds if k is not type(None))
+    if kind is bool:
+        if text not in ("true", "false"):
+            raise UserError(f'{name}: {field}="{text}" is no truth value; allowed: true, false')
+        return text == "true"
+    try:
+        return _CONVERTERS[kind](text)
+    except ValueError:
+        raise UserError(f'{name}: {field}="{text}" is no {kind.__name__}') from None

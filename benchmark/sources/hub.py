@@ -1,0 +1,133 @@
+"""Any Hugging Face dataset: by hub id, as a local repository folder, or as saved by `save_to_disk`; hub ones are streamed."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import count, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, DatasetDict, Image, IterableDataset, IterableDatasetDict, load_dataset, load_from_disk
+
+from benchmark.base.errors import UserError, did_you_mean
+from benchmark.base.seeds import hash64
+from benchmark.contracts.plugins import Part, Sample, Source
+from benchmark.contracts.splitting import HELD_OUT, PART
+
+_CAPTION_COLUMNS = ("text", "caption", "prompt")
+_OWN_SPLITS = {"train": ("train",), "val": ("validation", "val", "dev"), "test": ("test",)}
+
+
+@dataclass(frozen=True)
+class Hub(Source):
+    """Rows of a dataset's image column.
+
+    A dataset saved on disk is read in hash order; a streamed one in its own order, so shuffle it first if it is sorted.
+    Where it has no test or validation split of its own, the first rows of that order are held out from training.
+
+    Attributes:
+        path: Hub id or folder.
+        image: Image column.
+        caption: Caption column; by default the first of text, caption, prompt that exists.
+        config: Configuration name, where there are several.
+        revision: Commit, tag or branch of the hub repository; pin a commit for a dataset that must not change.
+    """
+
+    path: str
+    image: str = "image"
+    caption: str | None = None
+    config: str | None = None
+    revision: str | None = None
+
+    @cached_property
+    def _splits(self) -> dict[str, Dataset | IterableDataset]:
+        """The dataset's own splits, images undecoded."""
+        data = self._open()
+        splits = dict(data) if isinstance(data, DatasetDict | IterableDatasetDict) else {"train": data}
+        return {name: self._checked(split) for name, split in splits.items()}
+
+    def _open(self) -> Any:
+        folder = Path(self.path)
+        try:
+            if (folder / "dataset_dict.json").exists() or (folder / "state.json").exists():
+                return load_from_disk(self.path)
+            return load_dataset(self.path, self.config, revision=self.revision, streaming=True)
+        except Exception as error:  # the library raises many kinds; its first line says which
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise UserError(f"cannot open the dataset {self.path}: {reason}; give a hub id or a dataset folder") from None
+
+    def _checked(self, split: Dataset | IterableDataset) -> Dataset | IterableDataset:
+        columns = split.column_names or list(next(iter(split)))
+        for column in filter(None, (self.image, self.caption)):
+            if column not in columns:
+                raise UserError(f'{self.path} has no column "{column}"; {did_you_mean(column, columns)}')
+        return split.cast_column(self.image, Image(decode=False))
+
+    @cached_property
+    def _caption_column(self) -> str | None:
+        columns = next(iter(self._splits.values())).column_names or []
+        return self.caption or next((name for name in _CAPTION_COLUMNS if name in columns), None)
+
+    @cached_property
+    def _ranges(self) -> dict[str, tuple[str, int, int | None]]:
+        """Our split to (its split, first row, end row or None): own splits where they exist, else the first rows."""
+        own = {ours: next((n for n in names if n in self._splits), None) for ours, names in _OWN_SPLITS.items()}
+        train = own["train"] or next(iter(self._splits))
+        share = min(HELD_OUT, max(1, self._num_rows(train, 10 * HELD_OUT) // 10))
+        ranges: dict[str, tuple[str, int, int | None]] = {}
+        first = 0
+        for ours in ("test", "val"):
+            name = own[ours]
+            if name is not None and name != train:
+                ranges[ours] = (name, 0, self._num_rows(name, HELD_OUT))
+            else:
+                ranges[ours] = (train, first, first + share)
+                first += share
+        return ranges | {"train": (train, first, None)}
+
+    def _num_rows(self, split: str, at_most: int) -> int:
+        data = self._splits[split]
+        rows = len(data) if isinstance(data, Dataset) else sum(1 for _ in data.take(at_most))
+        if rows < 3:
+            raise UserError(f"{self.path}: {rows} rows in {split} are too few; a dataset needs at least 3")
+        return min(rows, at_most)
+
+    def identity(self) -> dict[str, Any]:
+        """Return the fingerprints of the splits on disk, or the revision asked for."""
+        prints = {name: data._fingerprint for name, data in self._splits.items() if isinstance(data, Dataset)}
+        return {"fingerprints": prints, "splits": sorted(self._splits)}
+
+    def parts(self) -> Iterator[Part]:
+        """Yield the test part, the validation part, then training parts; one past the end is empty."""
+        for split in ("test", "val"):
+            _, first, end = self._ranges[split]
+            yield Part(f"{split}-000000", (end or 0) - first)
+        yield from (Part(f"train-{i:06d}", PART) for i in count())
+
+    def read(self, part: Part, resolution: int) -> Iterator[Sample]:
+        """Yield the rows of a part, encoded images as the dataset holds them."""
+        split, first, end = self._ranges[part.split]
+        start = first + int(part.name.partition("-")[2]) * PART
+        for index, row in self._rows(split, start, end or start + PART):
+            caption = row[self._caption_column] if self._caption_column else None
+            yield Sample(f"{split}-{index:08d}", _bytes(row[self.image]), None if caption is None else str(caption))
+
+    def _rows(self, split: str, start: int, stop: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        data = self._splits[split]
+        if isinstance(data, Dataset):
+            for index in self._order(split)[start:stop]:
+                yield int(index), data[int(index)]
+        else:
+            yield from enumerate(islice(data.skip(start), stop - start), start)
+
+    def _order(self, split: str) -> Any:
+        hashes = np.array([hash64("order", f"{split}-{i}") for i in range(len(self._splits[split]))], dtype=np.uint64)
+        return np.argsort(hashes, kind="stable")
+
+
+def _bytes(value: dict[str, Any] | None) -> bytes:
+    """Return the encoded image of an undecoded image cell; empty where the cell is null."""
+    if value is None:
+        return b""
+    return value["bytes"] if value["bytes"] is not None else Path(value["path"]).read_bytes()

@@ -1,0 +1,53 @@
+"""The bundled procedural world: endless rendered scenes with exact segmentation, and captions that are true."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+from benchmark.base.errors import UserError
+from benchmark.contracts.plugins import Map, Part, Sample, Source
+from benchmark.scenes.captions import tags
+from benchmark.scenes.splits import example
+from benchmark.scenes.world import WORLD_VERSION
+
+_TRAIN_PART = 500
+
+
+@dataclass(frozen=True)
+class Scenes(Source):
+    """Scenes of one world seed; sample i of a split is a pure function of (seed, split, i).
+
+    Attributes:
+        seed: Which world.
+        val: Validation samples.
+        test: Test samples.
+    """
+
+    seed: int = 0
+    val: int = 256
+    test: int = 256
+
+    def identity(self) -> dict[str, Any]:
+        """Return the version of the world."""
+        return {"world_version": WORLD_VERSION}
+
+    def parts(self) -> Iterator[Part]:
+        """Yield the test part, the validation part, and training parts of 500 samples without end."""
+        yield from (Part(f"{split}-000000", size) for split, size in (("test", self.test), ("val", self.val)) if size)
+        yield from (Part(f"train-{i:06d}", _TRAIN_PART) for i in count())
+
+    def read(self, part: Part, resolution: int) -> Iterator[Sample]:
+        """Yield the samples of a part, rendered at a resolution of 32 to 512 pixels a side."""
+        if not 32 <= resolution <= 512:
+            raise UserError(f"scenes renders 32 to 512 pixels a side, not {resolution}")
+        first = int(part.name.partition("-")[2]) * part.num_samples
+        for i in range(first, first + part.num_samples):
+            scene = example(self.seed, part.split, i, resolution)
+            yield Sample(
+                key=f"scenes-{self.seed}-{part.split}-{i:08d}",
+                image=scene.render.image,
+                caption=scene.caption,
+                maps={"seg": Map(scene.render.seg)},
+                tags=tags(scene.scene),
+            )
