@@ -115,5 +115,6 @@ class Record(_Frozen):
     referee: dict[str, Any]
     reconstruction: dict[str, Anchored]
     scores: tuple[Score, ...]
+    floor_scores: tuple[Score, ...]
     counts: Counts
     environment: dict[str, Any]

@@ -12,7 +12,7 @@ PART = 500
 def divide(keys: Sequence[str], held_out: int = HELD_OUT) -> dict[str, list[str]]:
     """Return the keys of every part, test and validation first: disjoint, in an order that no size changes.
 
-    A tenth of the keys, at least one and at most `held_out`, goes to test, and as many to validation.
+    A tenth of the keys goes to test and as many to validation: at most `held_out`, and of a small set up to 8.
 
     Raises:
         UserError: Fewer than three keys.
@@ -20,10 +20,15 @@ def divide(keys: Sequence[str], held_out: int = HELD_OUT) -> dict[str, list[str]
     if len(keys) < 3:
         raise UserError(f"{len(keys)} images are too few; a dataset needs at least 3: one each for train, val and test")
     order = sorted(keys, key=lambda key: (hash64("order", key), key))
-    share = min(held_out, max(1, len(keys) // 10))
+    share = held_out_share(len(keys), held_out)
     cuts = {"test": order[:share], "val": order[share : 2 * share], "train": order[2 * share :]}
     return {
         f"{split}-{start // PART:06d}": rows[start : start + PART]
         for split, rows in cuts.items()
         for start in range(0, len(rows), PART)
     }
+
+
+def held_out_share(count: int, held_out: int = HELD_OUT) -> int:
+    """Return how many of `count` samples go to test, and to validation: a tenth, or a quarter where that is below 8."""
+    return min(held_out, max(count // 10, min(8, count // 4), 1))

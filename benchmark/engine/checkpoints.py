@@ -56,3 +56,8 @@ def with_prefix(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, t
 def without_prefix(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return the tensors whose names start with a prefix and a dot, without it."""
     return {name[len(prefix) + 1 :]: tensor for name, tensor in tensors.items() if name.startswith(f"{prefix}.")}
+
+
+def parameter_count(module: torch.nn.Module) -> int:
+    """Return the number of trainable parameters."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)

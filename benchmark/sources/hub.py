@@ -13,7 +13,7 @@ from datasets import Dataset, DatasetDict, Image, IterableDataset, IterableDatas
 from benchmark.base.errors import UserError, did_you_mean
 from benchmark.base.seeds import hash64
 from benchmark.contracts.plugins import Part, Sample, Source
-from benchmark.contracts.splitting import HELD_OUT, PART
+from benchmark.contracts.splitting import HELD_OUT, PART, held_out_share
 
 _CAPTION_COLUMNS = ("text", "caption", "prompt")
 _OWN_SPLITS = {"train": ("train",), "val": ("validation", "val", "dev"), "test": ("test",)}
@@ -74,7 +74,7 @@ class Hub(Source):
         """Our split to (its split, first row, end row or None): own splits where they exist, else the first rows."""
         own = {ours: next((n for n in names if n in self._splits), None) for ours, names in _OWN_SPLITS.items()}
         train = own["train"] or next(iter(self._splits))
-        share = min(HELD_OUT, max(1, self._num_rows(train, 10 * HELD_OUT) // 10))
+        share = held_out_share(self._num_rows(train, 10 * HELD_OUT))
         ranges: dict[str, tuple[str, int, int | None]] = {}
         first = 0
         for ours in ("test", "val"):

@@ -1,0 +1,99 @@
+"""Frozen base models, loaded through diffusers: scenes-tiny from the package, Stable Diffusion by hub id or folder."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from benchmark.base.errors import UserError
+from benchmark.base.files import canonical_json, sha256, sha256_file
+
+BUNDLED = {"scenes-tiny": Path(__file__).parents[1] / "scenes" / "weights" / "scenes-tiny"}
+
+
+@dataclass(frozen=True)
+class Base:
+    """A latent diffusion model with a text encoder; nothing in it is ever trained here."""
+
+    name: str
+    folder: str
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    text_encoder: CLIPTextModel
+    tokenizer: CLIPTokenizer
+    scheduler: DDIMScheduler
+
+    @property
+    def latent_scale(self) -> int:
+        """Image pixels for one latent pixel."""
+        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.unet.device
+
+    @property
+    def weights_sha256(self) -> str:
+        """A hash over the weight files, or over name and revision where they are not in a folder."""
+        files = sorted(Path(self.folder).rglob("*.safetensors"))
+        return sha256(canonical_json([[p.name, sha256_file(p)] for p in files] or [self.folder]))
+
+    def token_ids(self, prompts: Sequence[str]) -> Tensor:
+        """Return token ids (N, length), cut or padded to the text encoder's length."""
+        encoded = self.tokenizer(
+            list(prompts),
+            padding="max_length",
+            truncation=True,
+            max_length=self.tokenizer.model_max_length,
+            return_tensors="pt",
+        )
+        ids: Tensor = encoded.input_ids
+        return ids
+
+    def encode_text(self, token_ids: Tensor) -> Tensor:
+        """Return text states (N, length, width)."""
+        states: Tensor = self.text_encoder(token_ids.to(self.device))[0]
+        return states
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Return images (N, 3, H, W) in [0, 1] of scaled latents (N, C, h, w)."""
+        images: Tensor = self.vae.decode(latents / self.vae.config.scaling_factor, return_dict=False)[0]
+        return (images / 2 + 0.5).clamp(0, 1)
+
+
+def load_base(name: str, device: str = "cpu") -> Base:
+    """Return a base by bundled name, hub id or folder, frozen and in evaluation mode, in single precision.
+
+    Raises:
+        UserError: The weights are nowhere to be had.
+    """
+    folder = str(BUNDLED.get(name, name))
+    try:
+        pipeline = StableDiffusionPipeline.from_pretrained(
+            folder, torch_dtype=torch.float32, use_safetensors=True, safety_checker=None, requires_safety_checker=False
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f'no base "{name}" ({reason}); give {", ".join(BUNDLED)}, a diffusers folder, or a hub id') from None
+    pipeline.to(device)
+    for model in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+        model.requires_grad_(False).eval()
+    return Base(
+        name=name,
+        folder=folder,
+        unet=pipeline.unet,
+        vae=pipeline.vae,
+        text_encoder=pipeline.text_encoder,
+        tokenizer=pipeline.tokenizer,
+        scheduler=DDIMScheduler.from_config(pipeline.scheduler.config),
+    )
+
+
+def default_device() -> str:
+    """Return "cuda" where there is one, else "cpu"."""
+    return "cuda" if torch.cuda.is_available() else "cpu"

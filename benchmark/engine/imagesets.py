@@ -1,0 +1,100 @@
+"""A folder of images, one PNG a key, with `images.json` that says how they were made."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmark.base.errors import UserError
+from benchmark.base.files import canonical_json, replace_file, sha256
+from benchmark.base.images import BadImage, decode_rgb, encode_png
+from benchmark.engine.datasets import BuiltDataset
+from benchmark.engine.runs import IMAGES, read_finished
+
+PROMPTS = ("full", "none")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The samples of a split that images are generated for and compared with, in key order.
+
+    Attributes:
+        keys: N keys.
+        images: uint8 (N, R, R, 3), the real pictures.
+        captions: N texts, empty where there is none.
+        maps: N encoded maps of one condition.
+    """
+
+    keys: tuple[str, ...]
+    images: NDArray[np.uint8]
+    captions: tuple[str, ...]
+    maps: tuple[bytes, ...]
+
+
+def load_reference(dataset: BuiltDataset, split: str, condition: str, limit: int | None) -> Reference:
+    """Return the first `limit` samples of a split (default: all) with their maps of a condition."""
+    column = f"cond_{condition}"
+    rows = sorted(dataset.rows(split, ["key", "image", "caption", column]), key=lambda row: row["key"])[:limit]
+    return Reference(
+        keys=tuple(row["key"] for row in rows),
+        images=np.stack([decode_rgb(row["image"]["bytes"]) for row in rows]),
+        captions=tuple(row["caption"] or "" for row in rows),
+        maps=tuple(row[column]["bytes"] for row in rows),
+    )
+
+
+def prompts(setting: str, captions: Sequence[str]) -> list[str]:
+    """Return the prompts of a setting: "full" is the caption, "none" is the empty text."""
+    return list(captions) if setting == "full" else [""] * len(captions)
+
+
+def image_path(folder: Path, key: str) -> Path:
+    """Return where the image of a key is kept; any key is a safe file name."""
+    return folder / f"{quote(key, safe='')}.png"
+
+
+def write_image(folder: Path, key: str, image: NDArray[np.uint8]) -> None:
+    """Keep an image uint8 (H, W, 3) of a key, atomically."""
+    replace_file(image_path(folder, key), encode_png(image))
+
+
+def read_images(folder: Path, keys: Sequence[str], resolution: int) -> NDArray[np.uint8]:
+    """Return the images of keys, uint8 (N, R, R, 3), in their order.
+
+    Raises:
+        UserError: Images are missing, unreadable or of another size.
+    """
+    missing = [key for key in keys if not image_path(folder, key).exists()]
+    if missing:
+        raise UserError(f"{folder} lacks {len(missing)} of {len(keys)} images, the first is {missing[0]}; generate them again")
+    images = []
+    for key in keys:
+        try:
+            images.append(decode_rgb(image_path(folder, key).read_bytes()))
+        except BadImage as error:
+            raise UserError(f"{image_path(folder, key)}: {error}; delete it and generate again") from None
+        if images[-1].shape[:2] != (resolution, resolution):
+            raise UserError(f"{image_path(folder, key)} is {images[-1].shape[:2]} pixels, not {resolution} x {resolution}")
+    return np.stack(images)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return how the images of a finished folder were made."""
+    config: dict[str, Any] = read_finished(folder, IMAGES)["config"]
+    return config
+
+
+def without_control(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration of the base's own images for the same samples, prompts and noise."""
+    return {**config, "control": None, "condition": None}
+
+
+def default_folder(config: dict[str, Any], root: Path) -> Path:
+    """Return the folder images of this configuration go to: named for people, and by hash."""
+    control = config["control"]
+    label = "no_control" if control is None else control["name"]
+    return root / f"{config['dataset']['name']}_{config['split']}_{label}_{sha256(canonical_json(config))[:8]}"

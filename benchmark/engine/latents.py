@@ -1,0 +1,65 @@
+"""Posterior moments of a dataset's images, encoded once for every run that uses them; keyed by content, not by run."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from benchmark.base.console import progress
+from benchmark.base.images import decode_rgb
+from benchmark.engine.bases import Base
+from benchmark.engine.checkpoints import load_tensors, save_tensors
+from benchmark.engine.shards import read_rows
+
+_BATCH = 32
+
+
+def moments_of_shards(base: Base, shards: Iterable[Path], cache: Path) -> Tensor:
+    """Return mean and standard deviation (N, 2, C, h, w), single precision, of every image in shard files.
+
+    A cache file is named by the shard's and the autoencoder's content, so any run may share it, and none can mistake it.
+    """
+    vae = base.weights_sha256[:12]
+    parts = []
+    for shard in shards:
+        path = cache / vae / f"{shard.stem}.safetensors"
+        if not path.exists():
+            images = [decode_rgb(row["image"]["bytes"]) for row in read_rows(shard, ["image"])]
+            save_tensors(path, {"moments": encode_moments(base, np.stack(images), shard.stem)})
+        parts.append(load_tensors(path)[0]["moments"])
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def encode_moments(base: Base, images: NDArray[np.uint8], what: str) -> Tensor:
+    """Return mean and standard deviation (N, 2, C, h, w) of images uint8 (N, H, W, 3), on the CPU."""
+    parts = []
+    with progress(len(images), f"encode {what}", "images") as bar:
+        for i in range(0, len(images), _BATCH):
+            batch = pixels(images[i : i + _BATCH]).to(base.device) * 2 - 1
+            posterior = base.vae.encode(batch).latent_dist
+            parts.append(torch.stack([posterior.mean, posterior.std], dim=1).cpu())
+            bar.update(len(batch))
+    return torch.cat(parts)
+
+
+def pixels(images: NDArray[np.uint8]) -> Tensor:
+    """Return uint8 (N, H, W, 3) as float (N, 3, H, W) in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
+
+
+@torch.no_grad()
+def round_trip(base: Base, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return images uint8 (N, H, W, 3) after the autoencoder: posterior mean, decoded. What a latent model can reach."""
+    moments = encode_moments(base, images, "round trip")
+    parts = [base.decode(m.to(base.device) * base.vae.config.scaling_factor) for m in moments[:, 0].split(_BATCH)]
+    return to_uint8(torch.cat(parts))
+
+
+def to_uint8(images: Tensor) -> NDArray[np.uint8]:
+    """Return images (N, 3, H, W) in [0, 1] as uint8 (N, H, W, 3), rounded as diffusers rounds."""
+    array = images.permute(0, 2, 3, 1).cpu().float().numpy()
+    return np.asarray((array * 255).round(), dtype=np.uint8)

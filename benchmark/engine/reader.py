@@ -1,0 +1,84 @@
+"""The training data of a run: which rows, in which order, with which draws; all of it a function of named seeds."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from benchmark.base.errors import UserError
+from benchmark.base.seeds import Stream, hash64
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Everything a step needs, in memory.
+
+    Attributes:
+        moments: Latent mean and standard deviation (N, 2, C, h, w).
+        images: Conditioning images, uint8 (N, H, W, 3).
+        token_ids: (N, length).
+        empty_ids: Token ids (length,) of the empty prompt.
+    """
+
+    moments: Tensor
+    images: NDArray[np.uint8]
+    token_ids: Tensor
+    empty_ids: Tensor
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(self.images)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's input; shapes as in `TrainingData`, conditioning images float (B, 3, H, W) in [0, 1]."""
+
+    latents: Tensor
+    noise: Tensor
+    timesteps: Tensor
+    token_ids: Tensor
+    image: Tensor
+
+
+def choose_rows(keys: list[str], num_samples: int | None, replicate: int) -> NDArray[np.int64]:
+    """Return the rows of a subset: block `replicate` of size `num_samples` in hash order; larger ones contain smaller.
+
+    Raises:
+        UserError: The dataset holds too few rows.
+    """
+    order = np.argsort(np.array([hash64("subset", key) for key in keys], dtype=np.uint64), kind="stable")
+    size = len(keys) if num_samples is None else num_samples
+    chosen = order[replicate * size : (replicate + 1) * size]
+    if len(chosen) < size or size == 0:
+        raise UserError(
+            f"{len(keys)} training pairs are too few for replicate {replicate} of {size}; "
+            f"build with --size {(replicate + 1) * size} or ask for fewer"
+        )
+    return chosen.astype(np.int64)
+
+
+def batch_rows(count: int, batch: int, step: int, order_seed: int) -> NDArray[np.int64]:
+    """Return the rows of an update: epoch after epoch, each a new permutation, none of them broken off."""
+    places = np.arange(step * batch, (step + 1) * batch)
+    epochs = np.unique(places // count)
+    orders = {int(epoch): Stream(order_seed, "order", int(epoch)).permutation(count) for epoch in epochs}
+    return np.array([orders[int(place // count)][place % count] for place in places], dtype=np.int64)
+
+
+def draw_batch(
+    data: TrainingData, rows: NDArray[np.int64], step: int, noise_seed: int, scaling_factor: float, empty_prompt_rate: float
+) -> Batch:
+    """Return a batch with its noise, timesteps and prompt drops: a function of (noise seed, step) and the rows."""
+    stream = Stream(noise_seed, "training-noise", step)
+    moments = data.moments[torch.from_numpy(rows)]
+    shape = tuple(moments[:, 0].shape)
+    posterior, noise = (torch.from_numpy(stream.normal(shape)) for _ in range(2))
+    timesteps = torch.from_numpy((stream.raw(len(rows)) % np.uint64(1000)).astype(np.int64))
+    dropped = torch.from_numpy(stream.uniform(len(rows)) < empty_prompt_rate)
+    tokens = torch.where(dropped[:, None], data.empty_ids, data.token_ids[torch.from_numpy(rows)])
+    image = torch.from_numpy(data.images[rows]).permute(0, 3, 1, 2).float() / 255
+    latents = (moments[:, 0] + moments[:, 1] * posterior) * scaling_factor
+    return Batch(latents, noise, timesteps, tokens, image)

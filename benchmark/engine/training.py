@@ -1,0 +1,157 @@
+"""Fit a control module on a frozen base: deterministic steps, atomic checkpoints, exact resume."""
+
+import json
+import math
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from benchmark.base.console import progress
+from benchmark.base.errors import UserError
+from benchmark.base.files import sync
+from benchmark.engine.bases import Base
+from benchmark.engine.checkpoints import load_optimizer_tensors, load_tensors, optimizer_tensors, save_tensors
+from benchmark.engine.diffusion import loss
+from benchmark.engine.reader import TrainingData, batch_rows, draw_batch
+
+_LOG_EVERY = 10
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a control module is trained; a step is one optimiser update.
+
+    Attributes:
+        steps: Updates.
+        batch: Samples an update.
+        learning_rate: Of AdamW, constant, with torch's default betas.
+        weight_decay: Of AdamW.
+        empty_prompt_rate: Share of samples whose prompt is emptied (the paper's 0.5).
+        seeds: Named seeds: subset, init, order, noise, eval.
+        checkpoint_every: Updates between checkpoints.
+    """
+
+    steps: int
+    batch: int
+    learning_rate: float
+    weight_decay: float
+    empty_prompt_rate: float
+    seeds: dict[str, int]
+    checkpoint_every: int
+
+
+class Diverged(Exception):
+    """The loss is no longer a number; an outcome of a run, kept in its record."""
+
+
+@dataclass(frozen=True)
+class Trainee:
+    """The module in training with the functions that put it on disk and fetch it back."""
+
+    module: nn.Module
+    save: Callable[[nn.Module, Path], None]
+    load: Callable[[Path], nn.Module]
+
+
+def train(base: Base, trainee: Trainee, data: TrainingData, recipe: Recipe, run: Path) -> Path:
+    """Train up to the recipe's last step, from the newest checkpoint of the run if there is one; return the last one.
+
+    Raises:
+        UserError: The batch is larger than the data.
+        Diverged: The loss became infinite or no number.
+    """
+    if recipe.batch > len(data):
+        raise UserError(f"a batch of {recipe.batch} is larger than the {len(data)} training pairs; lower --batch")
+    first, module, state = _resume(trainee, run)
+    module.to(base.device).train()
+    optimizer = torch.optim.AdamW(module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    if state is not None:
+        load_optimizer_tensors(optimizer, load_tensors(state)[0])
+    _trim_curve(run / "curve.jsonl", first)
+    with progress(recipe.steps, f"train {run.name}", "updates", done=first) as bar, (run / "curve.jsonl").open("a") as curve:
+        for step in range(first, recipe.steps):
+            value = _update(base, module, optimizer, data, recipe, step)
+            bar.update()
+            if step % _LOG_EVERY == 0 or step == recipe.steps - 1:
+                bar.set_postfix(loss=f"{value:.4f}")
+                row = {"step": step + 1, "loss": value, "images_seen": (step + 1) * recipe.batch}
+                print(json.dumps(row), file=curve, flush=True)
+            if (step + 1) % recipe.checkpoint_every == 0 or step == recipe.steps - 1:
+                _checkpoint(trainee, module, optimizer, run, step + 1)
+    return newest_checkpoint(run)
+
+
+def _update(
+    base: Base, module: nn.Module, optimizer: torch.optim.Optimizer, data: TrainingData, recipe: Recipe, step: int
+) -> float:
+    """Make one update and return its loss."""
+    rows = batch_rows(len(data), recipe.batch, step, recipe.seeds["order"])
+    scaling = base.vae.config.scaling_factor
+    batch = draw_batch(data, rows, step, recipe.seeds["noise"], scaling, recipe.empty_prompt_rate)
+    device = base.device
+    with torch.no_grad():
+        text = base.encode_text(batch.token_ids)
+    tensors = (batch.latents, batch.noise, batch.timesteps, text, batch.image)
+    value = loss(base, module, *(tensor.to(device) for tensor in tensors))
+    number = float(value.detach())
+    if not math.isfinite(number):
+        raise Diverged(f"the loss is {number} at update {step + 1}")
+    optimizer.zero_grad()
+    value.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    return number
+
+
+def checkpoint_step(path: Path) -> int:
+    """Return the update a checkpoint folder was written after."""
+    return int(path.name.removeprefix("step-"))
+
+
+def newest_checkpoint(run: Path) -> Path:
+    """Return the run's newest checkpoint folder.
+
+    Raises:
+        UserError: There is none.
+    """
+    found = [p for p in (run / "checkpoints").glob("step-*") if re.fullmatch(r"step-\d+", p.name)]
+    if not found:
+        raise UserError(f"{run} holds no checkpoint; train it with python -m benchmark.train")
+    return max(found, key=checkpoint_step)
+
+
+def _checkpoint(trainee: Trainee, module: nn.Module, optimizer: torch.optim.Optimizer, run: Path, step: int) -> None:
+    """Write weights and optimiser state beside each other, then name the folder: it is whole once it has its name."""
+    final, temporary = run / "checkpoints" / f"step-{step}", run / "checkpoints" / f".step-{step}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    trainee.save(module, temporary)
+    save_tensors(temporary / "state" / "optimizer.safetensors", optimizer_tensors(optimizer))
+    for path in temporary.rglob("*"):
+        sync(path)
+    temporary.rename(final)
+    sync(final.parent)
+    for older in (run / "checkpoints").glob("step-*"):
+        if checkpoint_step(older) < step:
+            shutil.rmtree(older)
+
+
+def _resume(trainee: Trainee, run: Path) -> tuple[int, nn.Module, Path | None]:
+    try:
+        checkpoint = newest_checkpoint(run)
+    except UserError:
+        return 0, trainee.module, None
+    return checkpoint_step(checkpoint), trainee.load(checkpoint), checkpoint / "state" / "optimizer.safetensors"
+
+
+def _trim_curve(path: Path, step: int) -> None:
+    """Drop the lines written after the checkpoint a run goes on from."""
+    if path.exists():
+        kept = [line for line in path.read_text().splitlines(keepends=True) if json.loads(line)["step"] <= step]
+        path.write_text("".join(kept))
+
+

@@ -1,0 +1,275 @@
+"""Score a folder of images against its dataset: `python -m benchmark.evaluate --images DIR`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmark import registry
+from benchmark.base.console import say
+from benchmark.base.errors import UserError
+from benchmark.base.files import canonical_json, replace_file, sha256
+from benchmark.base.provenance import commit, machine, package_versions
+from benchmark.cli import command_line, main as cli_main, option
+from benchmark.contracts.plugins import Annotator, Condition, Encoder, Images, Map, Metric
+from benchmark.contracts.records import Counts, Record, Score
+from benchmark.contracts.tables import Table
+from benchmark.numbers.anchors import anchored
+
+if TYPE_CHECKING:
+    from benchmark.engine.bases import Base
+    from benchmark.engine.datasets import BuiltDataset
+    from benchmark.engine.imagesets import Reference
+
+SUITE_VERSION = 1
+_STRIP_COLUMNS, _STRIP_SIDE, _STRIP_QUALITY = 8, 64, 82
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Score images made by benchmark.generate: condition reconstruction between floor and ceiling, and every metric."""
+
+    images: Path = option("images folder made by benchmark.generate", parse=Path)
+    no_control: Path | None = option("the base's own images (default: where generate puts them)", None, Path)
+    dataset: Path | None = option("dataset folder (default: the one the images were made for)", None, Path)
+    metric: tuple[str, ...] = option("only these metrics (default: all)", ())
+    referee: str | None = option("annotator that reads the condition back (default: the condition's own)", None)
+    results: Path = option("where the record goes", Path("results"), Path)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The images behind a record, all of the same samples in the same order, uint8 (N, R, R, 3)."""
+
+    generated: Images
+    real: Images
+    vae: Images
+    no_control: Images
+
+
+def evaluate(form: Evaluate) -> Path:
+    """Score the images a form names and write the record; return its path.
+
+    Raises:
+        UserError: Images that are incomplete, of another dataset, or without a floor to compare with.
+    """
+    from benchmark.engine import imagesets
+    from benchmark.engine.bases import load_base
+    from benchmark.engine.datasets import BuiltDataset
+    from benchmark.engine.latents import round_trip
+    from benchmark.engine.records import write_record
+
+    config = imagesets.read_config(form.images)
+    if config["condition"] is None:
+        raise UserError(f"{form.images} was made without control: it is the floor of a run, given as --no-control")
+    dataset = BuiltDataset.open(form.dataset or Path(config["dataset"]["path"]))
+    if dataset.manifest.fingerprint != config["dataset"]["fingerprint"]:
+        raise UserError(f"{form.images} was made for another state of {dataset.folder}; generate again")
+    condition = registry.remake(Condition, config["condition"])
+    reference = imagesets.load_reference(dataset, config["split"], config["condition"]["name"], config["samples"]["n"])
+    floor = _floor(form, config)
+    base = load_base(config["base"]["name"])
+    side = dataset.plan.resolution
+    evidence = Evidence(
+        generated=imagesets.read_images(form.images, reference.keys, side),
+        real=reference.images,
+        vae=round_trip(base, reference.images),
+        no_control=imagesets.read_images(floor, reference.keys, side),
+    )
+    record = _record(form, config, dataset, condition, reference, evidence)
+    path = write_record(form.results, record)
+    _write_strip(path.with_suffix(".webp"), condition, reference, evidence)
+    _copy_curve(config, path.with_suffix(".jsonl"))
+    _say_scores(record, condition, path)
+    return path
+
+
+def _floor(form: Evaluate, config: dict[str, Any]) -> Path:
+    """Return the folder of the base's own images for the same samples, prompts and noise."""
+    from benchmark.engine import imagesets
+
+    wanted = imagesets.without_control(config)
+    folder = form.no_control or imagesets.default_folder(wanted, form.images.parent)
+    if not folder.exists():
+        sampling = config["sampling"]
+        raise UserError(
+            f"the floor is missing: generate the base's own images with python -m benchmark.generate --dataset "
+            f"{config['dataset']['path']} --split {config['split']} --base {config['base']['name']} "
+            f"--num-inference-steps {sampling['num_inference_steps']} --guidance-scale {sampling['guidance_scale']} "
+            f"--out {folder}"
+        )
+    present = imagesets.read_config(folder)
+    if present != wanted:
+        raise UserError(f"{folder} is not the floor of {form.images}: samples, prompts or settings differ; generate it again")
+    return folder
+
+
+def observe(condition: Condition, referee: Annotator, reference: "Reference", evidence: Evidence) -> dict[str, Any]:
+    """Return additive comparison rows (N, K) for the run and each anchor; shuffled takes the map half the set away."""
+    truth = [condition.decode(data) for data in reference.maps]
+    sets = {
+        "run": evidence.generated,
+        "real": evidence.real,
+        "vae": evidence.vae,
+        "no_control": evidence.no_control,
+    }
+    read = {name: referee.annotate(images) for name, images in sets.items()}
+    half = max(1, len(truth) // 2)
+    pairs: dict[str, tuple[list[Map], list[Map]]] = {name: (truth, maps) for name, maps in read.items()}
+    pairs["shuffled"] = (truth[half:] + truth[:half], read["run"])
+    return {
+        name: np.stack([condition.compare(a, b) for a, b in zip(left, right, strict=True)])
+        for name, (left, right) in pairs.items()
+    }
+
+
+@cache
+def _encoder(spec: str) -> Encoder:
+    return registry.make(Encoder, spec)
+
+
+def table(columns: set[str], keys: tuple[str, ...], images: Images, texts: list[str]) -> Table:
+    """Return the vectors metrics ask for: column NAME is an encoder's image vectors, NAME_text its text vectors."""
+    vectors: dict[str, NDArray[Any]] = {}
+    for column in sorted(columns):
+        if column.endswith("_text"):
+            vectors[column] = _encoder(column.removesuffix("_text")).encode_texts(texts)
+        else:
+            vectors[column] = _encoder(column).encode(images)
+    return Table(keys, vectors)
+
+
+def score_images(metrics: Mapping[str, Metric], reference: "Reference", images: Images, real: Images) -> list[Score]:
+    """Return the scores of images against the real pictures of the same samples, captions as texts."""
+    columns = {need for metric in metrics.values() for need in metric.needs}
+    generated = table(columns, reference.keys, images, list(reference.captions))
+    against = table(columns, reference.keys, real, list(reference.captions))
+    return [score for metric in metrics.values() for score in metric.score(generated, against)]
+
+
+def _record(
+    form: Evaluate,
+    config: dict[str, Any],
+    dataset: "BuiltDataset",
+    condition: Condition,
+    reference: "Reference",
+    evidence: Evidence,
+) -> Record:
+    metrics = {spec: registry.make(Metric, spec) for spec in form.metric or registry.names(Metric)}
+    has_captions = any(reference.captions)
+    metrics = {spec: metric for spec, metric in metrics.items() if has_captions or not _needs_texts(metric)}
+    referee_spec = form.referee or condition.referee
+    referee = registry.make(Annotator, referee_spec)
+    referee_identity = {"spec": referee_spec, "weights_sha256": _weights_of(referee)}
+    rows = observe(condition, referee, reference, evidence)
+    spaces = {name: _encoder(name).identity() for name in sorted(_spaces(metrics))}
+    samples = {"n": len(reference.keys), "keys_sha256": config["samples"]["sha256"], "split": config["split"]}
+    generation = {"sampling": config["sampling"], "prompts": config["prompts"], "base": config["base"]}
+    comparability = {
+        "suite_version": SUITE_VERSION,
+        "dataset": dataset.manifest.fingerprint,
+        "samples": samples,
+        "condition": config["condition"],
+        "referee": referee_identity,
+        "spaces": spaces,
+        "metrics": {spec: registry.describe(metric) for spec, metric in metrics.items()},
+        "generation": generation,
+        "resolution": dataset.plan.resolution,
+    }
+    identity = {"comparability": comparability, "control": config["control"]}
+    head, dirty = commit()
+    return Record(
+        evaluation_id=sha256(canonical_json(identity))[:16],
+        comparability_key=sha256(canonical_json(comparability)),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        dataset={"name": dataset.name, "fingerprint": dataset.manifest.fingerprint, **samples},
+        condition=config["condition"]["name"],
+        method=config["control"]["method"]["name"],
+        base=config["base"]["name"],
+        training=config["control"] if "recipe" in config["control"] else None,
+        generation=generation,
+        referee=referee_identity,
+        reconstruction=anchored(rows, condition.scores, {"referee": referee_spec}),
+        scores=tuple(score_images(metrics, reference, evidence.generated, evidence.real)),
+        floor_scores=tuple(score_images(metrics, reference, evidence.no_control, evidence.real)),
+        counts=Counts(requested=len(reference.keys), generated=len(reference.keys), failed=0),
+        environment={
+            "machine": machine(),
+            "packages": package_versions(),
+            "commit": head,
+            "dirty": dirty,
+            "command": command_line(form),
+            "comparability": comparability,
+        },
+    )
+
+
+def _spaces(metrics: Mapping[str, Metric]) -> set[str]:
+    return {need.removesuffix("_text") for metric in metrics.values() for need in metric.needs}
+
+
+def _needs_texts(metric: Metric) -> bool:
+    return any(need.endswith("_text") for need in metric.needs)
+
+
+def _weights_of(annotator: Annotator) -> str:
+    """Return the hash of the encoder that shares the annotator's weights, or "none" for an algorithm."""
+    name = registry.describe(annotator)["name"]
+    return _encoder(name).identity()["weights_sha256"] if name in registry.names(Encoder) else "none"
+
+
+def _write_strip(path: Path, condition: Condition, reference: "Reference", evidence: Evidence) -> None:
+    """Keep a picture: condition, reference, generated, without control, for the first samples."""
+    import cv2
+
+    from benchmark.engine.pictures import grid
+
+    count = min(_STRIP_COLUMNS, len(reference.keys))
+    maps = [condition.render(condition.decode(data), _STRIP_SIDE) for data in reference.maps[:count]]
+    rows = [
+        ("condition", maps),
+        ("reference", list(evidence.real[:count])),
+        ("generated", list(evidence.generated[:count])),
+        ("no control", list(evidence.no_control[:count])),
+    ]
+    picture = cv2.cvtColor(grid(rows, _STRIP_SIDE), cv2.COLOR_RGB2BGR)
+    ok, data = cv2.imencode(".webp", picture, [cv2.IMWRITE_WEBP_QUALITY, _STRIP_QUALITY])
+    if not ok:
+        raise ValueError("cannot encode the picture strip")
+    replace_file(path, data.tobytes())
+
+
+def _copy_curve(config: dict[str, Any], path: Path) -> None:
+    """Keep the training curve beside the record."""
+    if "run" in config["control"]:
+        replace_file(path, (Path(config["control"]["run"]) / "curve.jsonl").read_bytes())
+
+
+def _say_scores(record: Record, condition: Condition, path: Path) -> None:
+    main_score = record.reconstruction[condition.headline]
+    for name in ("real", "vae", "run", "no_control", "shuffled"):
+        score = getattr(main_score, name)
+        say(f"{record.condition} {condition.headline} {name:<10} {score.estimate:.3f} [{score.low:.3f}, {score.high:.3f}]")
+    for score in record.scores:
+        note = f" (not ranked: {score.unranked})" if score.unranked else ""
+        say(f"{score.name} {score.estimate:.3f} [{score.low:.3f}, {score.high:.3f}] n = {score.n}{note}")
+    say(f"record: {path}; pictures: {path.with_suffix('.webp')}")
+
+
+def _run(form: Evaluate) -> int:
+    evaluate(form)
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command."""
+    return cli_main(Evaluate, _run, argv, "python -m benchmark.evaluate --images runs/images/mine")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

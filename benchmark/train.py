@@ -1,0 +1,159 @@
+"""Fit a ControlNet on a frozen base: `python -m benchmark.train --dataset DIR --cond seg`."""
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmark import registry
+from benchmark.base.console import say
+from benchmark.base.errors import UserError
+from benchmark.base.seeds import SEED_NAMES
+from benchmark.cli import command_line, main as cli_main, option, parse_size
+from benchmark.contracts.plugins import Condition, Method
+
+if TYPE_CHECKING:
+    from benchmark.engine.bases import Base
+    from benchmark.engine.datasets import BuiltDataset
+    from benchmark.engine.reader import TrainingData
+
+# Measured for scenes-tiny (docs/LOG.md); the paper's rate for Stable Diffusion.
+_LEARNING_RATES = {"scenes-tiny": 3e-4}
+_DEFAULT_LEARNING_RATE = 1e-5
+
+
+@dataclass(frozen=True)
+class Train:
+    """Fit a control method on a frozen base; the same command again resumes."""
+
+    dataset: Path = option("dataset folder made by benchmark.build", parse=Path)
+    cond: str = option("condition, one of the dataset's", "seg")
+    method: str = option("how control is attached: controlnet", "controlnet")
+    base: str = option("frozen model: scenes-tiny, a diffusers folder, or a hub id", "scenes-tiny")
+    steps: int = option("optimiser updates", 200, int)
+    batch: int = option("samples an update", 32, int)
+    learning_rate: float | None = option("of AdamW (default: 3e-4 for scenes-tiny, else 1e-5)", None, float)
+    weight_decay: float = option("of AdamW", 0.01, float)
+    empty_prompt_rate: float = option("share of prompts emptied while training", 0.5, float)
+    num_samples: int | None = option("train on a nested subset of so many pairs (default: all)", None, parse_size)
+    replicate: int = option("which disjoint subset of that size", 0, int)
+    seed: int = option("sets the seeds for subset, init, order, noise and eval", 0, int)
+    checkpoint_every: int = option("updates between checkpoints", 100, int)
+    device: str | None = option("cpu or cuda (default: cuda where there is one)", None)
+    out: Path | None = option("run folder (default: runs/<dataset>_<cond>_<method>_<base>_s<seed>)", None, Path)
+    cache: Path = option("where latents are kept for all runs", Path("runs/cache"), Path)
+
+
+def train(form: Train) -> Path:
+    """Train what a form describes, or go on with it; return the run folder.
+
+    Raises:
+        UserError: A dataset, condition, method or base that cannot be used, or another run in the folder.
+    """
+    from benchmark.engine import runs
+    from benchmark.engine.bases import default_device, load_base
+    from benchmark.engine.checkpoints import parameter_count
+    from benchmark.engine.datasets import BuiltDataset
+    from benchmark.engine.training import Diverged, Recipe, Trainee
+    from benchmark.engine.training import train as fit
+
+    dataset, method = BuiltDataset.open(form.dataset), registry.make(Method, form.method)
+    condition = registry.remake(Condition, dataset.condition(form.cond))
+    recipe = Recipe(
+        steps=form.steps,
+        batch=form.batch,
+        learning_rate=form.learning_rate or _LEARNING_RATES.get(form.base, _DEFAULT_LEARNING_RATE),
+        weight_decay=form.weight_decay,
+        empty_prompt_rate=form.empty_prompt_rate,
+        seeds={name: form.seed for name in SEED_NAMES},
+        checkpoint_every=form.checkpoint_every,
+    )
+    run = form.out or default_folder(form, dataset)
+    status = runs.begin(run, runs.RUN, _config(form, dataset, method, recipe), runs.provenance(command_line(form)))
+    if not runs.is_open(status):
+        say(f"{run} is already {status}")
+        return run
+    base = load_base(form.base, form.device or default_device())
+    data = load_data(base, dataset, condition, form)
+    module = new_module(method, base, recipe.seeds["init"])
+    started = time.monotonic()
+    trainee = Trainee(module, method.save, lambda folder: method.load(str(folder)))
+    try:
+        checkpoint = fit(base, trainee, data, recipe, run)
+    except Diverged as error:
+        runs.finish(run, runs.RUN, "diverged", reason=str(error))
+        raise UserError(f"{run} diverged: {error}; the run keeps this outcome") from None
+    seconds = round(time.monotonic() - started, 1)
+    runs.finish(run, runs.RUN, "finished", seconds=seconds, num_parameters=parameter_count(module))
+    say(f"trained {run}: {form.steps} updates in {seconds} s; weights in {checkpoint}")
+    return run
+
+
+def new_module(method: Method, base: "Base", init_seed: int) -> Any:
+    """Return a method's fresh module for a base; its random weights depend on the seed alone."""
+    import torch
+
+    with torch.random.fork_rng():
+        torch.manual_seed(init_seed)
+        return method.build(base.unet, base.latent_scale)
+
+
+def load_data(base: "Base", dataset: "BuiltDataset", condition: Condition, form: Train) -> "TrainingData":
+    """Return the training pairs of the subset a form asks for, latents encoded or from the cache.
+
+    Raises:
+        UserError: Too few pairs, or a resolution the base cannot take.
+    """
+    import numpy as np
+    import torch
+
+    from benchmark.engine.latents import moments_of_shards
+    from benchmark.engine.reader import TrainingData, choose_rows
+
+    resolution = dataset.plan.resolution
+    if resolution % (base.latent_scale * 8):
+        raise UserError(f"{base.name} needs a resolution divisible by {base.latent_scale * 8}, not {resolution}; build again")
+    column = f"cond_{form.cond}"
+    rows = list(dataset.rows("train", ["key", "caption", column]))
+    chosen = choose_rows([row["key"] for row in rows], form.num_samples, form.replicate)
+    maps = [condition.decode(rows[i][column]["bytes"]) for i in chosen]
+    moments = moments_of_shards(base, dataset.files("train"), form.cache)
+    return TrainingData(
+        moments=moments[torch.from_numpy(chosen)],
+        images=np.stack([condition.render(map_, resolution) for map_ in maps]),
+        token_ids=base.token_ids([rows[i]["caption"] or "" for i in chosen]),
+        empty_ids=base.token_ids([""])[0],
+    )
+
+
+def default_folder(form: Train, dataset: "BuiltDataset") -> Path:
+    """Return ``runs/<dataset>_<cond>_<method>_<base>_s<seed>``."""
+    words = (dataset.name, form.cond, form.method.replace(",", "-"), Path(form.base).name, f"s{form.seed}")
+    return Path("runs") / "_".join(words)
+
+
+def _config(form: Train, dataset: "BuiltDataset", method: Method, recipe: Any) -> dict[str, Any]:
+    """Return what decides the weights, as it is written to run.json."""
+    return {
+        "dataset": {"name": dataset.name, "path": str(form.dataset), "fingerprint": dataset.manifest.fingerprint},
+        "num_samples": form.num_samples or dataset.manifest.num_rows["train"],
+        "replicate": form.replicate,
+        "condition": dataset.condition(form.cond),
+        "method": registry.describe(method),
+        "base": form.base,
+        "recipe": asdict(recipe),
+    }
+
+
+def _run(form: Train) -> int:
+    train(form)
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command."""
+    return cli_main(Train, _run, argv, "python -m benchmark.train --dataset datasets/scenes-seg-64 --cond seg --steps 200")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
