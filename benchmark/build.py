@@ -19,7 +19,8 @@ from benchmark.base.console import progress, say
 from benchmark.base.errors import UserError
 from benchmark.base.files import replace_file
 from benchmark.base.images import BadImage, Transform, decode_rgb, encode_jpeg, encode_png, is_plain_jpeg
-from benchmark.cli import command_line, main as cli_main, option, parse_size
+from benchmark.cli import command_line, option, parse_size
+from benchmark.cli import main as cli_main
 from benchmark.contracts.plugins import Annotator, Condition, Images, Map, Part, Sample, Source
 from benchmark.engine.datasets import BuiltDataset, Manifest, card
 from benchmark.engine.executors import run_local
@@ -37,7 +38,9 @@ class Build:
 
     cond: tuple[str, ...] = option("condition, as in seg or canny,low=100,high=200; may be given again", ())
     source: str = option("where samples come from: scenes, folder:PATH, hub:NAME_OR_PATH", "scenes")
-    size: int = option("training pairs: 500, 10k, 1m, tiny (1,000), small (10,000), large (1,048,576)", 1000, parse_size)
+    size: int = option(
+        "training pairs: 500, 10k, 1m, tiny (1,000), small (10,000), large (1,048,576)", 1000, parse_size
+    )
     resolution: int = option("pixels a side", 64, int)
     annotator: tuple[str, ...] = option("what makes the maps, in the order of --cond, instead of the default", ())
     out: Path | None = option("dataset folder (default: datasets/<source>-<conditions>-<resolution>)", None, Path)
@@ -63,8 +66,9 @@ def make_plan(form: Build) -> Plan:
     annotators: dict[str, dict[str, Any] | None] = {}
     for i, condition in enumerate(conditions):
         spec = form.annotator[i] if i < len(form.annotator) else None
-        annotator = _annotator(condition, registry.describe(condition)["name"], spec)
-        annotators[registry.describe(condition)["name"]] = annotator and registry.describe(annotator)
+        name = registry.describe(condition)["name"]
+        annotator = _annotator(condition, name, spec)
+        annotators[name] = registry.describe(annotator) if annotator else None
     return Plan(
         source=registry.describe(source),
         source_identity=source.identity(),
@@ -81,7 +85,9 @@ def _annotator(condition: Condition, name: str, spec: str | None) -> Annotator |
         return None
     annotator = registry.make(Annotator, spec or condition.referee)
     if annotator.condition != name:
-        raise UserError(f"annotator {spec} makes {annotator.condition} maps, not {name}; give --annotator in --cond order")
+        raise UserError(
+            f"annotator {spec} makes {annotator.condition} maps, not {name}; give --annotator in --cond order"
+        )
     return annotator
 
 
@@ -90,7 +96,7 @@ def build_shard(plan: Plan, folder: Path, part: Part) -> Commit:
     if is_committed(folder, part.name):
         return read_commit(folder, part.name)
     conditions = {c["name"]: registry.remake(Condition, c) for c in plan.conditions}
-    annotators = {name: a and registry.remake(Annotator, a) for name, a in plan.annotators.items()}
+    annotators = {name: registry.remake(Annotator, a) if a else None for name, a in plan.annotators.items()}
     samples, failed = _usable(registry.remake(Source, plan.source).read(part, plan.resolution), plan.resolution)
     maps = {name: _maps(samples, name, conditions[name], annotators[name]) for name in conditions}
     rows = [
@@ -208,8 +214,9 @@ def _check(manifest: Manifest, folder: Path, form: Build) -> None:
     if len(manifest.failed) > form.max_failed:
         key, reason = next(iter(manifest.failed.items()))
         raise UserError(
-            f"{len(manifest.failed)} images could not be used, the first is {key}: {reason}; the others are kept in "
-            f"{folder}: give --max-failed {len(manifest.failed)} to finish without them, or mend them and use another --out"
+            f"{len(manifest.failed)} images could not be used, the first is {key}: {reason}; the others are kept "
+            f"in {folder}: give --max-failed {len(manifest.failed)} to finish without them, or mend them and give another "
+            f"--out"
         )
     empty = [split for split, count in manifest.num_rows.items() if not count]
     if empty:
@@ -256,7 +263,9 @@ def verify(folder: Path, recompute: float) -> list[str]:
         faults.append("the manifest does not add up to its shards")
     source = registry.remake(Source, dataset.plan.source)
     chosen = random.Random(0).sample(commits, math.ceil(recompute * len(commits)))
-    parts = {part.name: part for part in _select(source, dataset.manifest.num_rows["train"], {c.shard: c for c in commits})}
+    parts = {
+        part.name: part for part in _select(source, dataset.manifest.num_rows["train"], {c.shard: c for c in commits})
+    }
     with tempfile.TemporaryDirectory() as other:
         again = [build_shard(dataset.plan, Path(other), parts[commit.shard]) for commit in chosen]
     return faults + [f"{a.shard} built again is different" for a, b in zip(again, chosen, strict=True) if a != b]
@@ -268,7 +277,11 @@ def _run(form: Build) -> int:
         say("\n".join(faults) if faults else f"{form.verify} is whole")
         return 1 if faults else 0
     if form.dry_run:
-        say(json.dumps({"folder": str(form.out or default_folder(make_plan(form))), **asdict(make_plan(form))}, indent=2))
+        say(
+            json.dumps(
+                {"folder": str(form.out or default_folder(make_plan(form))), **asdict(make_plan(form))}, indent=2
+            )
+        )
         return 0
     build(form)
     return 0
@@ -276,7 +289,9 @@ def _run(form: Build) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command."""
-    return cli_main(Build, _run, argv, "python -m benchmark.build --cond canny --source folder:photos --out datasets/mine")
+    return cli_main(
+        Build, _run, argv, "python -m benchmark.build --cond canny --source folder:photos --out datasets/mine"
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What every command shares: a frozen dataclass is its form, each field an option; errors are one line and exit code 2."""
+"""What every command shares: a dataclass is its form, each field an option; errors are one line and exit code 2."""
 
 import argparse
 import dataclasses

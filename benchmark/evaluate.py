@@ -15,14 +15,14 @@ from benchmark.base.console import say
 from benchmark.base.errors import UserError
 from benchmark.base.files import canonical_json, replace_file, sha256
 from benchmark.base.provenance import commit, machine, package_versions
-from benchmark.cli import command_line, main as cli_main, option
+from benchmark.cli import command_line, option
+from benchmark.cli import main as cli_main
 from benchmark.contracts.plugins import Annotator, Condition, Encoder, Images, Map, Metric
 from benchmark.contracts.records import Counts, Record, Score
 from benchmark.contracts.tables import Table
 from benchmark.numbers.anchors import anchored
 
 if TYPE_CHECKING:
-    from benchmark.engine.bases import Base
     from benchmark.engine.datasets import BuiltDataset
     from benchmark.engine.imagesets import Reference
 
@@ -105,7 +105,9 @@ def _floor(form: Evaluate, config: dict[str, Any]) -> Path:
         )
     present = imagesets.read_config(folder)
     if present != wanted:
-        raise UserError(f"{folder} is not the floor of {form.images}: samples, prompts or settings differ; generate it again")
+        raise UserError(
+            f"{folder} is not the floor of {form.images}: samples, prompts or settings differ; generate it again"
+        )
     return folder
 
 
@@ -189,6 +191,7 @@ def _record(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         dataset={"name": dataset.name, "fingerprint": dataset.manifest.fingerprint, **samples},
         condition=config["condition"]["name"],
+        headline=condition.headline,
         method=config["control"]["method"]["name"],
         base=config["base"]["name"],
         training=config["control"] if "recipe" in config["control"] else None,
@@ -254,7 +257,8 @@ def _say_scores(record: Record, condition: Condition, path: Path) -> None:
     main_score = record.reconstruction[condition.headline]
     for name in ("real", "vae", "run", "no_control", "shuffled"):
         score = getattr(main_score, name)
-        say(f"{record.condition} {condition.headline} {name:<10} {score.estimate:.3f} [{score.low:.3f}, {score.high:.3f}]")
+        interval = f"[{score.low:.3f}, {score.high:.3f}]"
+        say(f"{record.condition} {condition.headline} {name:<10} {score.estimate:.3f} {interval}")
     for score in record.scores:
         note = f" (not ranked: {score.unranked})" if score.unranked else ""
         say(f"{score.name} {score.estimate:.3f} [{score.low:.3f}, {score.high:.3f}] n = {score.n}{note}")

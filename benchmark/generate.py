@@ -8,7 +8,8 @@ from benchmark import registry
 from benchmark.base.console import progress, say
 from benchmark.base.errors import UserError, did_you_mean
 from benchmark.base.files import canonical_json, sha256
-from benchmark.cli import command_line, main as cli_main, option, parse_size
+from benchmark.cli import command_line, option, parse_size
+from benchmark.cli import main as cli_main
 from benchmark.contracts.plugins import SPLITS, Condition, Method
 
 if TYPE_CHECKING:
@@ -157,7 +158,9 @@ def _run(form: Generate) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command."""
-    return cli_main(Generate, _run, argv, "python -m benchmark.generate --dataset datasets/scenes-seg-64 --run runs/mine")
+    return cli_main(
+        Generate, _run, argv, "python -m benchmark.generate --dataset datasets/scenes-seg-64 --run runs/mine"
+    )
 
 
 if __name__ == "__main__":

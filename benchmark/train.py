@@ -9,7 +9,8 @@ from benchmark import registry
 from benchmark.base.console import say
 from benchmark.base.errors import UserError
 from benchmark.base.seeds import SEED_NAMES
-from benchmark.cli import command_line, main as cli_main, option, parse_size
+from benchmark.cli import command_line, option, parse_size
+from benchmark.cli import main as cli_main
 from benchmark.contracts.plugins import Condition, Method
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def train(form: Train) -> Path:
         learning_rate=form.learning_rate or _LEARNING_RATES.get(form.base, _DEFAULT_LEARNING_RATE),
         weight_decay=form.weight_decay,
         empty_prompt_rate=form.empty_prompt_rate,
-        seeds={name: form.seed for name in SEED_NAMES},
+        seeds=dict.fromkeys(SEED_NAMES, form.seed),
         checkpoint_every=form.checkpoint_every,
     )
     run = form.out or default_folder(form, dataset)
@@ -112,7 +113,9 @@ def load_data(base: "Base", dataset: "BuiltDataset", condition: Condition, form:
 
     resolution = dataset.plan.resolution
     if resolution % (base.latent_scale * 8):
-        raise UserError(f"{base.name} needs a resolution divisible by {base.latent_scale * 8}, not {resolution}; build again")
+        raise UserError(
+            f"{base.name} needs a resolution divisible by {base.latent_scale * 8}, not {resolution}; build again"
+        )
     column = f"cond_{form.cond}"
     rows = list(dataset.rows("train", ["key", "caption", column]))
     chosen = choose_rows([row["key"] for row in rows], form.num_samples, form.replicate)
@@ -152,7 +155,9 @@ def _run(form: Train) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command."""
-    return cli_main(Train, _run, argv, "python -m benchmark.train --dataset datasets/scenes-seg-64 --cond seg --steps 200")
+    return cli_main(
+        Train, _run, argv, "python -m benchmark.train --dataset datasets/scenes-seg-64 --cond seg --steps 200"
+    )
 
 
 if __name__ == "__main__":

@@ -65,7 +65,8 @@ class Seg(Condition):
         """Return the palette's colours."""
         ids = map_.array
         scaled = cv2.resize(ids, (size, size), interpolation=cv2.INTER_NEAREST) if ids.shape[0] != size else ids
-        return self.colours[scaled]
+        picture: Images = self.colours[scaled]
+        return picture
 
     def compare(self, reference: Map, predicted: Map) -> NDArray[np.float64]:
         """Return pixel counts (3C,): agreed, in the reference, predicted, for each class."""
@@ -84,7 +85,7 @@ class Seg(Condition):
         iou = np.divide(agreed, union, out=np.full_like(union, np.nan), where=union > 0)
         background = PALETTES[self.palette][2]
         return {
-            "miou": np.nanmean(iou, axis=-1),
+            "miou": _nanmean(iou),
             "foreground_miou": _nanmean(iou[..., background:]),
             "pixel_accuracy": agreed.sum(axis=-1) / reference.sum(axis=-1),
         }
@@ -93,5 +94,5 @@ class Seg(Condition):
 def _nanmean(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Mean over the last axis without NaN; 0 where nothing is left."""
     known = ~np.isnan(values)
-    total: NDArray[np.float64] = np.where(known, values, 0.0).sum(axis=-1)
-    return total / np.maximum(known.sum(axis=-1), 1)
+    mean: NDArray[np.float64] = np.where(known, values, 0.0).sum(axis=-1) / np.maximum(known.sum(axis=-1), 1)
+    return mean

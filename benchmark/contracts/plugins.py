@@ -20,7 +20,7 @@ from benchmark.contracts.records import Score
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from torch import Tensor, nn
+    from torch import nn
 
     from benchmark.contracts.tables import Table
 
@@ -179,5 +179,3 @@ class Metric(ABC):
     @abstractmethod
     def score(self, generated: Table, reference: Table) -> list[Score]:
         """Return the scores of generated against reference observations, row by row on the same keys."""
-
-

@@ -5,7 +5,6 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-SCHEMA_VERSION = 1
 
 
 class _Frozen(BaseModel):
@@ -102,12 +101,13 @@ class Counts(_Frozen):
 class Record(_Frozen):
     """One evaluation of one run: immutable, self-describing, enough to make the board from."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     evaluation_id: str
     comparability_key: str
     created: str
     dataset: dict[str, Any]
     condition: str
+    headline: str
     method: str
     base: str
     training: dict[str, Any] | None

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmark.base.files import sha256_file
 from benchmark.contracts.plugins import Encoder, Images
 from benchmark.scenes.models import REFEREE_FILE, Referee, load_referee, to_input
-from benchmark.base.files import sha256_file
 
 _BATCH = 64
 

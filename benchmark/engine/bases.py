@@ -35,7 +35,8 @@ class Base:
     @property
     def device(self) -> torch.device:
         """Where the model is."""
-        return self.unet.device
+        device: torch.device = self.unet.device
+        return device
 
     @property
     def weights_sha256(self) -> str:
@@ -79,7 +80,9 @@ def load_base(name: str, device: str = "cpu") -> Base:
         )
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f'no base "{name}" ({reason}); give {", ".join(BUNDLED)}, a diffusers folder, or a hub id') from None
+        raise UserError(
+            f'no base "{name}" ({reason}); give {", ".join(BUNDLED)}, a diffusers folder, or a hub id'
+        ) from None
     pipeline.to(device)
     for model in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         model.requires_grad_(False).eval()

@@ -81,7 +81,9 @@ class BuiltDataset:
 
     def files(self, split: str) -> list[Path]:
         """Return the shard files of a split, in order."""
-        return [self.folder / s["file"] for s in self.manifest.shards if s["shard"].startswith(f"{split}-") and s["file"]]
+        return [
+            self.folder / s["file"] for s in self.manifest.shards if s["shard"].startswith(f"{split}-") and s["file"]
+        ]
 
     def rows(self, split: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Yield the rows of a split in order, as dictionaries of the columns asked for."""

@@ -22,7 +22,13 @@ class Sampling:
 
 
 def denoise(
-    base: Base, control: nn.Module | None, latents: Tensor, timesteps: Tensor, text: Tensor, image: Tensor, scale: float = 1.0
+    base: Base,
+    control: nn.Module | None,
+    latents: Tensor,
+    timesteps: Tensor,
+    text: Tensor,
+    image: Tensor,
+    scale: float = 1.0,
 ) -> Tensor:
     """Return the U-Net's prediction (B, C, h, w) with the control's residuals, scaled, added to it.
 
@@ -46,7 +52,9 @@ def denoise(
     return prediction
 
 
-def loss(base: Base, control: nn.Module, latents: Tensor, noise: Tensor, timesteps: Tensor, text: Tensor, image: Tensor) -> Tensor:
+def loss(
+    base: Base, control: nn.Module, latents: Tensor, noise: Tensor, timesteps: Tensor, text: Tensor, image: Tensor
+) -> Tensor:
     """Return the mean squared error of the base's own objective (noise or v), as in equation 5 of the paper."""
     noisy = base.scheduler.add_noise(latents, noise, timesteps)
     prediction = denoise(base, control, noisy, timesteps, text, image)

@@ -70,7 +70,9 @@ def read_images(folder: Path, keys: Sequence[str], resolution: int) -> NDArray[n
     """
     missing = [key for key in keys if not image_path(folder, key).exists()]
     if missing:
-        raise UserError(f"{folder} lacks {len(missing)} of {len(keys)} images, the first is {missing[0]}; generate them again")
+        raise UserError(
+            f"{folder} lacks {len(missing)} of {len(keys)} images, the first is {missing[0]}; generate them again"
+        )
     images = []
     for key in keys:
         try:
@@ -78,7 +80,9 @@ def read_images(folder: Path, keys: Sequence[str], resolution: int) -> NDArray[n
         except BadImage as error:
             raise UserError(f"{image_path(folder, key)}: {error}; delete it and generate again") from None
         if images[-1].shape[:2] != (resolution, resolution):
-            raise UserError(f"{image_path(folder, key)} is {images[-1].shape[:2]} pixels, not {resolution} x {resolution}")
+            raise UserError(
+                f"{image_path(folder, key)} is {images[-1].shape[:2]} pixels, not {resolution} x {resolution}"
+            )
     return np.stack(images)
 
 

@@ -20,7 +20,7 @@ _BATCH = 32
 def moments_of_shards(base: Base, shards: Iterable[Path], cache: Path) -> Tensor:
     """Return mean and standard deviation (N, 2, C, h, w), single precision, of every image in shard files.
 
-    A cache file is named by the shard's and the autoencoder's content, so any run may share it, and none can mistake it.
+    A cache file is named by the shard's and the autoencoder's content: any run may share it, none can mistake it.
     """
     vae = base.weights_sha256[:12]
     parts = []
@@ -53,9 +53,9 @@ def pixels(images: NDArray[np.uint8]) -> Tensor:
 
 @torch.no_grad()
 def round_trip(base: Base, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return images uint8 (N, H, W, 3) after the autoencoder: posterior mean, decoded. What a latent model can reach."""
+    """Return images uint8 (N, H, W, 3) encoded and decoded again (posterior mean): what a latent model can reach."""
     moments = encode_moments(base, images, "round trip")
-    parts = [base.decode(m.to(base.device) * base.vae.config.scaling_factor) for m in moments[:, 0].split(_BATCH)]
+    parts = [base.decode(m.to(base.device) * base.vae.config.scaling_factor) for m in torch.split(moments[:, 0], _BATCH)]
     return to_uint8(torch.cat(parts))
 
 

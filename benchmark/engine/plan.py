@@ -14,7 +14,7 @@ _ENCODERS = ("pyarrow", "opencv-python-headless", "pillow", "simplejpeg", "numba
 
 @dataclass(frozen=True)
 class Plan:
-    """What is built: plugins as `registry.describe` writes them, the source's identity, versions of what makes bytes."""
+    """Plugins as `registry.describe` writes them, the source's identity, and versions of what makes bytes."""
 
     source: dict[str, Any]
     source_identity: dict[str, Any]

@@ -69,7 +69,12 @@ def batch_rows(count: int, batch: int, step: int, order_seed: int) -> NDArray[np
 
 
 def draw_batch(
-    data: TrainingData, rows: NDArray[np.int64], step: int, noise_seed: int, scaling_factor: float, empty_prompt_rate: float
+    data: TrainingData,
+    rows: NDArray[np.int64],
+    step: int,
+    noise_seed: int,
+    scaling_factor: float,
+    empty_prompt_rate: float,
 ) -> Batch:
     """Return a batch with its noise, timesteps and prompt drops: a function of (noise seed, step) and the rows."""
     stream = Stream(noise_seed, "training-noise", step)

@@ -7,7 +7,6 @@ from benchmark.base.errors import UserError
 from benchmark.base.files import difference, pretty_json, read_json, replace_file
 from benchmark.base.provenance import commit, machine, package_versions
 
-
 RUN, IMAGES = "run.json", "images.json"
 _MADE_BY = {RUN: "train", IMAGES: "generate"}
 _OPEN = "open"
@@ -61,3 +60,8 @@ def provenance(command: str) -> dict[str, Any]:
     """Return what produced a folder: command, machine, packages, commit."""
     head, dirty = commit()
     return {"command": command, "machine": machine(), "packages": package_versions(), "commit": head, "dirty": dirty}
+
+
+def read_status(folder: Path, file: str) -> str:
+    """Return the status in a folder's record, "not begun" where there is none."""
+    return str(read_json(folder / file)["status"]) if (folder / file).exists() else "not begun"

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -97,7 +96,12 @@ def _write_rows(folder: Path, shard: str, schema: pa.Schema, rows: Sequence[Row]
     compression = {name: "none" if name.startswith(("image", "cond_")) else "zstd" for name in _leaves(schema)}
     try:
         with parquet.ParquetWriter(
-            temporary, schema, compression=compression, use_dictionary=False, write_page_checksum=True, write_statistics=["key"]
+            temporary,
+            schema,
+            compression=compression,
+            use_dictionary=False,
+            write_page_checksum=True,
+            write_statistics=["key"],
         ) as writer:
             for start in range(0, len(rows), ROWS_PER_GROUP):
                 writer.write_table(_table(rows[start : start + ROWS_PER_GROUP], schema))
@@ -178,7 +182,7 @@ def check_file(folder: Path, commit: Commit) -> str | None:
     path = folder / commit.file
     if not path.exists():
         return f"{commit.file} is missing"
-    if os.path.getsize(path) != commit.num_bytes or sha256_file(path) != commit.sha256:
+    if path.stat().st_size != commit.num_bytes or sha256_file(path) != commit.sha256:
         return f"{commit.file} is not the file that was committed"
     return None
 

@@ -73,7 +73,10 @@ def train(base: Base, trainee: Trainee, data: TrainingData, recipe: Recipe, run:
     if state is not None:
         load_optimizer_tensors(optimizer, load_tensors(state)[0])
     _trim_curve(run / "curve.jsonl", first)
-    with progress(recipe.steps, f"train {run.name}", "updates", done=first) as bar, (run / "curve.jsonl").open("a") as curve:
+    with (
+        progress(recipe.steps, f"train {run.name}", "updates", done=first) as bar,
+        (run / "curve.jsonl").open("a") as curve,
+    ):
         for step in range(first, recipe.steps):
             value = _update(base, module, optimizer, data, recipe, step)
             bar.update()
@@ -153,5 +156,3 @@ def _trim_curve(path: Path, step: int) -> None:
     if path.exists():
         kept = [line for line in path.read_text().splitlines(keepends=True) if json.loads(line)["step"] <= step]
         path.write_text("".join(kept))
-
-

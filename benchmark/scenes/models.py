@@ -1,9 +1,8 @@
 """The networks of the bundled world: their architectures, and the weights that ship with the package.
 
-`scenes-tiny` is a Stable Diffusion 2 style model (v-prediction, 12 encoder blocks and a middle) on a 16 x 16 x 8 latent.
+`scenes-tiny` is a Stable Diffusion 2 style model (v-prediction, 12 encoder blocks and a middle) on 16 x 16 x 8 latents.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -127,7 +126,8 @@ class Referee(nn.Module):
         *skips, x = self.encode(images)
         for block, skip in zip(self.up, reversed(skips), strict=True):
             x = block(torch.cat([functional.interpolate(x, scale_factor=2.0, mode="nearest"), skip], dim=1))
-        return self.seg(x)
+        logits: Tensor = self.seg(x)
+        return logits
 
     def features(self, images: Tensor) -> Tensor:
         """Return (B, 64) mean bottleneck activations of images (B, 3, 64, 64) in [-1, 1]."""
@@ -154,7 +154,11 @@ def to_input(images: NDArray[np.uint8]) -> Tensor:
 
 
 def _block(inputs: int, outputs: int) -> nn.Sequential:
-    layers: list[Callable[..., Tensor]] = []
+    layers: list[nn.Module] = []
     for channels in (inputs, outputs):
-        layers += [nn.Conv2d(channels, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers)  # type: ignore[arg-type]
+        layers += [
+            nn.Conv2d(channels, outputs, 3, padding=1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(inplace=True),
+        ]
+    return nn.Sequential(*layers)

@@ -17,7 +17,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import CLIPTextModel
+from transformers import CLIPModel, CLIPTextModel
 
 from benchmark.base.console import progress, say
 from benchmark.base.files import pretty_json, replace_file
@@ -150,14 +150,15 @@ def train_vae(pool: Pool, held_out: Pool, work: Path, out: Path) -> dict[str, fl
         images = to_input(pool.images[indices.numpy()])
         posterior = vae.encode(images).latent_dist
         error = vae.decode(posterior.sample()).sample - images
-        return error.abs().mean() + 2.0 * error.square().mean() + 1e-6 * posterior.kl().mean()
+        value: Tensor = error.abs().mean() + 2.0 * error.square().mean() + 1e-6 * posterior.kl().mean()
+        return value
 
     average = fit(STAGES["vae"], vae, loss, len(pool.images), work)
     assert isinstance(average, AutoencoderKL)
     with torch.no_grad():
         sample = torch.cat([average.encode(to_input(part)).latent_dist.mean for part in _parts(held_out.images)])
         average.register_to_config(scaling_factor=float(1.0 / sample.std()))
-        restored = torch.cat([average.decode(part).sample for part in sample.split(64)])
+        restored = torch.cat([average.decode(part).sample for part in torch.split(sample, 64)])
     average.half().save_pretrained(out / "scenes-tiny" / "vae")
     error = (restored.clamp(-1, 1) - to_input(held_out.images)).square().mean(dim=(1, 2, 3)) / 4
     return {"psnr_db": float((-10 * error.log10()).mean())}
@@ -170,7 +171,9 @@ def train_referee(pool: Pool, held_out: Pool, work: Path, out: Path) -> dict[str
     def loss(indices: Tensor, step: int) -> Tensor:
         rows = indices.numpy()
         images = _jitter(to_input(pool.images[rows]), Stream(0, "referee-jitter", step))
-        return functional.cross_entropy(referee(images), torch.from_numpy(pool.seg[rows]).long())
+        truth = torch.from_numpy(pool.seg[rows]).long()
+        value: Tensor = functional.cross_entropy(referee(images), truth)
+        return value
 
     average = fit(STAGES["referee"], referee, loss, len(pool.images), work)
     assert isinstance(average, Referee)
@@ -208,6 +211,7 @@ def train_clip(pool: Pool, held_out: Pool, work: Path, out: Path) -> dict[str, f
         return value
 
     average = fit(STAGES["clip"], clip, loss, len(pool.images), work)
+    assert isinstance(average, CLIPModel)
     average.half().save_pretrained(out / "clip")
     tokenizer.save_pretrained(out / "clip")
     build_image_processor().save_pretrained(out / "clip")

@@ -51,7 +51,15 @@ def render(scene: Scene, resolution: int) -> Render:
 
 def _pack_solids(scene: Scene) -> NDArray[np.float64]:
     rows = [
-        [KINDS.index(s.kind), *s.centre, s.radius, cos(s.yaw), sin(s.yaw), MATERIALS.index(s.material), *COLOURS[s.colour]]
+        [
+            KINDS.index(s.kind),
+            *s.centre,
+            s.radius,
+            cos(s.yaw),
+            sin(s.yaw),
+            MATERIALS.index(s.material),
+            *COLOURS[s.colour],
+        ]
         for s in scene.solids
     ]
     return np.array(rows, dtype=np.float64)
@@ -66,7 +74,16 @@ def _pack_stage(scene: Scene) -> NDArray[np.float64]:
     _, light_tone, dark_tone = GROUNDS[scene.ground]
     ground = list(GROUNDS).index(scene.ground)
     return np.array(
-        [*scene.light, scene.ambient, ground, *light_tone, *dark_tone, *WALLS[scene.wall], *scene.texture_offset, WALL_Z]
+        [
+            *scene.light,
+            scene.ambient,
+            ground,
+            *light_tone,
+            *dark_tone,
+            *WALLS[scene.wall],
+            *scene.texture_offset,
+            WALL_Z,
+        ]
     )
 
 

@@ -35,7 +35,6 @@ def build_tokenizer() -> CLIPTokenizer:
 
 def _assemble(state: bytes, alphabet: list[str]) -> CLIPTokenizer:
     """Number the tokens as CLIP does: bytes, bytes at a word's end, merges in order, the two special tokens."""
-
     merges = [tuple(pair) for pair in json.loads(state)["merges"]]
     tokens = [*alphabet, *(f"{byte}</w>" for byte in alphabet), *("".join(pair) for pair in merges), _BOS, _EOS]
     vocabulary = {token: i for i, token in enumerate(dict.fromkeys(tokens))}

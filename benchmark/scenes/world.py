@@ -95,9 +95,7 @@ def _draw_camera(stream: Stream) -> Camera:
     azimuth, elevation = np.radians(stream.between(-18, 18)), np.radians(stream.between(16, 32))
     distance = stream.between(6.0, 7.0)
     target = np.array([stream.between(-0.2, 0.2), stream.between(0.4, 0.7), 0.0])
-    direction = np.array(
-        [np.sin(azimuth) * np.cos(elevation), np.sin(elevation), np.cos(azimuth) * np.cos(elevation)]
-    )
+    direction = np.array([np.sin(azimuth) * np.cos(elevation), np.sin(elevation), np.cos(azimuth) * np.cos(elevation)])
     return look_at(target + distance * direction, target)
 
 

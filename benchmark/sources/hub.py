@@ -1,4 +1,4 @@
-"""Any Hugging Face dataset: by hub id, as a local repository folder, or as saved by `save_to_disk`; hub ones are streamed."""
+"""Any Hugging Face dataset: streamed by hub id or from a repository folder, or as saved by `save_to_disk`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -55,7 +55,9 @@ class Hub(Source):
             return load_dataset(self.path, self.config, revision=self.revision, streaming=True)
         except Exception as error:  # the library raises many kinds; its first line says which
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise UserError(f"cannot open the dataset {self.path}: {reason}; give a hub id or a dataset folder") from None
+            raise UserError(
+                f"cannot open the dataset {self.path}: {reason}; give a hub id or a dataset folder"
+            ) from None
 
     def _checked(self, split: Dataset | IterableDataset) -> Dataset | IterableDataset:
         columns = split.column_names or list(next(iter(split)))

@@ -1,0 +1,161 @@
+"""Plan and run a study: many trainings of one file, from data to board. `python -m benchmark.study run smoke`."""
+
+import itertools
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from benchmark.base.console import say
+from benchmark.base.errors import UserError, did_you_mean
+from benchmark.build import Build, build, default_folder, make_plan
+from benchmark.cli import main as cli_main
+from benchmark.cli import option
+from benchmark.engine.runs import RUN, read_status
+from benchmark.evaluate import Evaluate, evaluate
+from benchmark.generate import Generate, generate
+from benchmark.leaderboard import Leaderboard, leaderboard
+from benchmark.train import Train, train
+
+STUDIES = Path(__file__).parent / "studies"
+_ACTIONS = ("list", "show", "run", "status")
+F = TypeVar("F")
+
+
+@dataclass(frozen=True)
+class Study:
+    """Plan and run a study; the same command again goes on where it stopped."""
+
+    action: str = option("list, show, run or status", positional=True)
+    name: str | None = option("study: a name from the list, or a .toml file", None, positional=True)
+    out: Path | None = option("where everything goes (default: runs/<study>)", None, Path)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a study: its training form and the images it is judged by."""
+
+    train: Train
+    generate: Generate
+
+
+@dataclass(frozen=True)
+class Design:
+    """A study file, filled in: the dataset, every cell, and the floor they share."""
+
+    name: str
+    description: str
+    root: Path
+    build: Build
+    cells: tuple[Cell, ...]
+    floor: Generate
+
+    @property
+    def results(self) -> Path:
+        """Where the records and the board go."""
+        return self.root / "results"
+
+
+def read_design(name: str, out: Path | None) -> Design:
+    """Return the design of a named study or a study file.
+
+    Raises:
+        UserError: No such study, or a file with unknown fields.
+    """
+    path = Path(name) if name.endswith(".toml") else STUDIES / f"{name}.toml"
+    if not path.exists():
+        raise UserError(f'no study "{name}"; {did_you_mean(name, _names())}')
+    try:
+        document = tomllib.loads(path.read_text("utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path} is not valid TOML: {error}") from None
+    root = out or Path("runs") / path.stem
+    wanted = _form(Build, document.get("build", {}), path)
+    made = _form(
+        Build, {**document.get("build", {}), "out": root / "datasets" / default_folder(make_plan(wanted)).name}, path
+    )
+    cells = tuple(_cells(document, made, root, path))
+    images = {**document.get("generate", {}), "dataset": made.out, "out": root / "images" / "no_control"}
+    floor = _form(Generate, {**images, "base": cells[0].train.base}, path)
+    return Design(path.stem, document.get("description", ""), root, made, cells, floor)
+
+
+def _cells(document: dict[str, Any], made: Build, root: Path, path: Path) -> Iterator[Cell]:
+    """Yield a cell for every combination of the grid's values."""
+    grid: dict[str, list[Any]] = document.get("grid", {})
+    assert made.out is not None
+    for values in itertools.product(*grid.values()):
+        chosen = dict(zip(grid, values, strict=True))
+        label = "_".join(f"{key}-{value}" for key, value in chosen.items()) or "run"
+        common = {"dataset": made.out, "cache": root / "cache", "out": root / "runs" / label}
+        training = _form(Train, {**document.get("train", {}), **chosen, **common}, path)
+        images = {"dataset": made.out, "run": training.out, "out": root / "images" / label}
+        yield Cell(training, _form(Generate, {**document.get("generate", {}), **images}, path))
+
+
+def _form(form: type[F], values: dict[str, Any], path: Path) -> F:
+    """Return a command's form filled from a table of a study file."""
+    known = [field.name for field in fields(form)]  # type: ignore[arg-type]
+    unknown = next((key for key in values if key not in known), None)
+    if unknown:
+        raise UserError(f'{path}: {form.__name__.lower()} has no field "{unknown}"; {did_you_mean(unknown, known)}')
+    return form(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+def _names() -> list[str]:
+    return sorted(path.stem for path in STUDIES.glob("*.toml"))
+
+
+def run(design: Design) -> None:
+    """Do what is left of a study: dataset, floor, then train, generate and evaluate each cell, then the board."""
+    say(describe(design))
+    build(design.build)
+    floor = generate(design.floor)
+    for cell in design.cells:
+        train(cell.train)
+        images = generate(cell.generate)
+        evaluate(Evaluate(images=images, no_control=floor, results=design.results))
+    leaderboard(Leaderboard(results=design.results))
+    say(f"done: open {design.results / 'site' / 'index.html'}, or read {design.results / 'README.md'}")
+
+
+def describe(design: Design) -> str:
+    """Return what a study will do, in one paragraph."""
+    updates = sum(cell.train.steps for cell in design.cells)
+    return (
+        f"{design.name}: {design.description}\n"
+        f"{design.build.size} training pairs, {len(design.cells)} runs, {updates} updates in all; "
+        f"everything goes to {design.root}"
+    )
+
+
+def _status(design: Design) -> str:
+    lines = [f"{cell.train.out}: {read_status(cell.train.out or Path(), RUN)}" for cell in design.cells]
+    return "\n".join(lines)
+
+
+def _run(form: Study) -> int:
+    if form.action not in _ACTIONS:
+        raise UserError(f'no action "{form.action}"; {did_you_mean(form.action, _ACTIONS)}')
+    if form.action == "list":
+        for name in _names():
+            say(f"{name}: {read_design(name, None).description}")
+        return 0
+    if form.name is None:
+        raise UserError(f"{form.action} needs the name of a study; {did_you_mean('', _names())}")
+    design = read_design(form.name, form.out)
+    if form.action == "run":
+        run(design)
+    else:
+        say(describe(design) if form.action == "show" else _status(design))
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command."""
+    return cli_main(Study, _run, argv, "python -m benchmark.study run smoke")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
