@@ -215,8 +215,8 @@ def _check(manifest: Manifest, folder: Path, form: Build) -> None:
         key, reason = next(iter(manifest.failed.items()))
         raise UserError(
             f"{len(manifest.failed)} images could not be used, the first is {key}: {reason}; the others are kept "
-            f"in {folder}: give --max-failed {len(manifest.failed)} to finish without them, or mend them and give another "
-            f"--out"
+            f"in {folder}: give --max-failed {len(manifest.failed)} to finish without them, or mend them and give "
+            f"another --out"
         )
     empty = [split for split, count in manifest.num_rows.items() if not count]
     if empty:

@@ -163,7 +163,7 @@ def _record(
     evidence: Evidence,
 ) -> Record:
     metrics = {spec: registry.make(Metric, spec) for spec in form.metric or registry.names(Metric)}
-    has_captions = any(reference.captions)
+    has_captions = all(reference.captions)
     metrics = {spec: metric for spec, metric in metrics.items() if has_captions or not _needs_texts(metric)}
     referee_spec = form.referee or condition.referee
     referee = registry.make(Annotator, referee_spec)

@@ -54,8 +54,8 @@ def pixels(images: NDArray[np.uint8]) -> Tensor:
 @torch.no_grad()
 def round_trip(base: Base, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return images uint8 (N, H, W, 3) encoded and decoded again (posterior mean): what a latent model can reach."""
-    moments = encode_moments(base, images, "round trip")
-    parts = [base.decode(m.to(base.device) * base.vae.config.scaling_factor) for m in torch.split(moments[:, 0], _BATCH)]
+    means = encode_moments(base, images, "round trip")[:, 0] * base.vae.config.scaling_factor
+    parts = [base.decode(part.to(base.device)) for part in torch.split(means, _BATCH)]
     return to_uint8(torch.cat(parts))
 
 

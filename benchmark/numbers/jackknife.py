@@ -42,14 +42,14 @@ def blocks(n: int, statistic: Callable[[NDArray[np.int64]], float], order: NDArr
     """Return the delete-a-block jackknife over BLOCKS blocks of a seeded order of n observations.
 
     Args:
-        n: Number of observations, at least BLOCKS.
+        n: Number of observations; below BLOCKS, each is a block of its own.
         statistic: Maps the kept positions to a value.
         order: A permutation of 0 to n - 1.
     """
-    parts = np.array_split(order, BLOCKS)
+    parts = np.array_split(order, min(BLOCKS, n))
     everything = np.arange(n)
     left_out = np.array([statistic(np.setdiff1d(everything, part, assume_unique=True)) for part in parts])
-    whole = _combine(statistic(everything), left_out, BLOCKS)
+    whole = _combine(statistic(everything), left_out, len(parts))
     return Estimate(whole.value, whole.corrected, whole.stderr, n)
 
 
