@@ -6,7 +6,7 @@ import os
 import random
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -19,14 +19,14 @@ from benchmark.base.console import progress, say
 from benchmark.base.errors import UserError
 from benchmark.base.files import replace_file
 from benchmark.base.images import BadImage, Transform, decode_rgb, encode_jpeg, encode_png, is_plain_jpeg
-from benchmark.cli import command_line, option, parse_size
+from benchmark.cli import command_line, non_negative, option, parse_size, positive, share
 from benchmark.cli import main as cli_main
 from benchmark.contracts.plugins import Annotator, Condition, Images, Map, Part, Sample, Source
 from benchmark.engine.datasets import BuiltDataset, Manifest, card
 from benchmark.engine.executors import run_local
 from benchmark.engine.pictures import grid
 from benchmark.engine.plan import Plan
-from benchmark.engine.shards import Commit, Row, check_file, is_committed, read_commit, write_shard
+from benchmark.engine.shards import Commit, Row, check_file, is_whole, read_commit, write_shard
 
 _ANNOTATE_BATCH = 50
 _PREVIEW = 8
@@ -41,13 +41,15 @@ class Build:
     size: int = option(
         "training pairs: 500, 10k, 1m, tiny (1,000), small (10,000), large (1,048,576)", 1000, parse_size
     )
-    resolution: int = option("pixels a side", 64, int)
+    resolution: int = option("pixels a side", 64, positive)
     annotator: tuple[str, ...] = option("what makes the maps, in the order of --cond, instead of the default", ())
     out: Path | None = option("dataset folder (default: datasets/<source>-<conditions>-<resolution>)", None, Path)
-    workers: int = option("processes", os.cpu_count() or 1, int)
-    max_failed: int = option("finish although so many images could not be used", 0, int)
+    workers: int = option("processes", os.cpu_count() or 1, positive)
+    max_failed: int = option("finish although so many images could not be used", 0, non_negative)
     verify: Path | None = option("check this dataset folder instead of building", None, Path)
-    recompute: float = option("with --verify: build this share of the shards again and compare", 0.0, float)
+    recompute: float = option(
+        "with --verify: build this share of the shards again and compare, as 0.01 or 1%", 0.0, share
+    )
     dry_run: bool = option("say what would be built, and build nothing", False)
 
 
@@ -59,21 +61,26 @@ def make_plan(form: Build) -> Plan:
     """
     if not form.cond:
         raise UserError(f"--cond is missing; allowed: {', '.join(registry.names(Condition))}")
+    if len({spec.partition(",")[0] for spec in form.cond}) < len(form.cond):
+        raise UserError(f"--cond {' --cond '.join(form.cond)} names a condition twice; a dataset holds each once")
     if len(form.annotator) > len(form.cond):
         raise UserError(f"{len(form.annotator)} annotators for {len(form.cond)} conditions; give at most one each")
     conditions = [registry.make(Condition, spec) for spec in form.cond]
     source = registry.make(Source, form.source)
     annotators: dict[str, dict[str, Any] | None] = {}
+    identities: dict[str, dict[str, str]] = {}
     for i, condition in enumerate(conditions):
         spec = form.annotator[i] if i < len(form.annotator) else None
         name = registry.describe(condition)["name"]
         annotator = _annotator(condition, name, spec)
         annotators[name] = registry.describe(annotator) if annotator else None
+        identities[name] = annotator.identity() if annotator else {}
     return Plan(
         source=registry.describe(source),
         source_identity=source.identity(),
         conditions=[registry.describe(condition) for condition in conditions],
         annotators=annotators,
+        annotator_identities=identities,
         resolution=form.resolution,
         versions=Plan.current_versions(),
     )
@@ -93,7 +100,7 @@ def _annotator(condition: Condition, name: str, spec: str | None) -> Annotator |
 
 def build_shard(plan: Plan, folder: Path, part: Part) -> Commit:
     """Read, transform, annotate and write one part; a finished one is left as it is."""
-    if is_committed(folder, part.name):
+    if is_whole(folder, part.name):
         return read_commit(folder, part.name)
     conditions = {c["name"]: registry.remake(Condition, c) for c in plan.conditions}
     annotators = {name: registry.remake(Annotator, a) if a else None for name, a in plan.annotators.items()}
@@ -182,6 +189,7 @@ def _commit_all(plan: Plan, folder: Path, form: Build) -> list[Commit]:
             for commit in run_local(partial(build_shard, plan, folder), missing, workers):
                 commits[commit.shard] = commit
                 bar.update(commit.num_ok)
+        bar.total = bar.n
     return [commits[part.name] for part in _select(source, form.size, commits)]
 
 
@@ -193,13 +201,16 @@ def build(form: Build) -> BuiltDataset:
     """
     plan = make_plan(form)
     folder = form.out or default_folder(plan)
+    inside = Path(plan.source.get("path", folder / "elsewhere")).resolve()
+    if folder.resolve().is_relative_to(inside):
+        raise UserError(f"{folder} lies inside the source {inside}; give an --out elsewhere")
     plan.write(folder)
     manifest = Manifest.of(plan, _commit_all(plan, folder, form))
     _check(manifest, folder, form)
     if _is_current(folder, manifest):
         say(f"{folder} is already built")
     else:
-        _finish(plan, manifest, folder, command_line(form))
+        _finish(plan, manifest, folder, command_line(replace(form, workers=Build.workers)))
     return BuiltDataset.open(folder)
 
 
@@ -261,14 +272,19 @@ def verify(folder: Path, recompute: float) -> list[str]:
     faults = [fault for commit in commits if (fault := check_file(folder, commit))]
     if Manifest.of(dataset.plan, commits) != dataset.manifest:
         faults.append("the manifest does not add up to its shards")
-    source = registry.remake(Source, dataset.plan.source)
     chosen = random.Random(0).sample(commits, math.ceil(recompute * len(commits)))
-    parts = {
-        part.name: part for part in _select(source, dataset.manifest.num_rows["train"], {c.shard: c for c in commits})
-    }
     with tempfile.TemporaryDirectory() as other:
-        again = [build_shard(dataset.plan, Path(other), parts[commit.shard]) for commit in chosen]
+        again = [build_shard(dataset.plan, Path(other), Part(commit.shard, commit.num_in)) for commit in chosen]
     return faults + [f"{a.shard} built again is different" for a, b in zip(again, chosen, strict=True) if a != b]
+
+
+def _describe(form: Build) -> str:
+    """Return the plan as JSON, with the folder and how much there is to do."""
+    plan = make_plan(form)
+    folder, parts = form.out or default_folder(plan), _select(registry.remake(Source, plan.source), form.size, {})
+    done = sum(is_whole(folder, part.name) for part in parts)
+    cost = {"pairs": sum(part.num_samples for part in parts), "shards": len(parts), "shards_done": done}
+    return json.dumps({"folder": str(folder), **cost, "plan": asdict(plan)}, indent=2)
 
 
 def _run(form: Build) -> int:
@@ -277,11 +293,7 @@ def _run(form: Build) -> int:
         say("\n".join(faults) if faults else f"{form.verify} is whole")
         return 1 if faults else 0
     if form.dry_run:
-        say(
-            json.dumps(
-                {"folder": str(form.out or default_folder(make_plan(form))), **asdict(make_plan(form))}, indent=2
-            )
-        )
+        say(_describe(form))
         return 0
     build(form)
     return 0

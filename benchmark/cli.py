@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import math
 import re
 import shlex
 import sys
@@ -26,9 +27,60 @@ def option(
 def parse_size(text: str) -> int:
     """Return a number of samples from ``500``, ``10k``, ``1m``, ``tiny``, ``small`` or ``large``."""
     match = re.fullmatch(r"(\d+)([km]?)", text.lower())
-    if text not in SIZES and not match:
+    size = int(match[1]) * _UNITS[match[2]] if match else SIZES.get(text, 0)
+    if size < 1:
         raise argparse.ArgumentTypeError(f'"{text}" is no size; write 500, 10k, 1m, {", ".join(SIZES)}')
-    return SIZES[text] if text in SIZES else int(match[1]) * _UNITS[match[2]]  # type: ignore[index]
+    return size
+
+
+def positive(text: str) -> int:
+    """Return a whole number of at least 1."""
+    return _whole(text, 1)
+
+
+def non_negative(text: str) -> int:
+    """Return a whole number of at least 0."""
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
+    if not re.fullmatch(r"\d+", text) or int(text) < least:
+        raise argparse.ArgumentTypeError(f'"{text}" is no whole number of at least {least}')
+    return int(text)
+
+
+def rate(text: str) -> float:
+    """Return a finite number above 0."""
+    value = _number(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f'"{text}" is not above 0')
+    return value
+
+
+def weight(text: str) -> float:
+    """Return a finite number of at least 0."""
+    value = _number(text)
+    if not value >= 0:
+        raise argparse.ArgumentTypeError(f'"{text}" is below 0')
+    return value
+
+
+def share(text: str) -> float:
+    """Return a share from 0 to 1, written as ``0.01`` or ``1%``."""
+    value = _number(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f'"{text}" is no share; write 0 to 1, or 0% to 100%')
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f'"{text}" is no number')
+    return value
 
 
 class _Parser(argparse.ArgumentParser):

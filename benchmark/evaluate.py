@@ -167,7 +167,7 @@ def _record(
     metrics = {spec: metric for spec, metric in metrics.items() if has_captions or not _needs_texts(metric)}
     referee_spec = form.referee or condition.referee
     referee = registry.make(Annotator, referee_spec)
-    referee_identity = {"spec": referee_spec, "weights_sha256": _weights_of(referee)}
+    referee_identity = {"spec": referee_spec, **referee.identity()}
     rows = observe(condition, referee, reference, evidence)
     spaces = {name: _encoder(name).identity() for name in sorted(_spaces(metrics))}
     samples = {"n": len(reference.keys), "keys_sha256": config["samples"]["sha256"], "split": config["split"]}
@@ -218,12 +218,6 @@ def _spaces(metrics: Mapping[str, Metric]) -> set[str]:
 
 def _needs_texts(metric: Metric) -> bool:
     return any(need.endswith("_text") for need in metric.needs)
-
-
-def _weights_of(annotator: Annotator) -> str:
-    """Return the hash of the encoder that shares the annotator's weights, or "none" for an algorithm."""
-    name = registry.describe(annotator)["name"]
-    return _encoder(name).identity()["weights_sha256"] if name in registry.names(Encoder) else "none"
 
 
 def _write_strip(path: Path, condition: Condition, reference: "Reference", evidence: Evidence) -> None:

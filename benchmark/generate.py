@@ -8,7 +8,7 @@ from benchmark import registry
 from benchmark.base.console import progress, say
 from benchmark.base.errors import UserError, did_you_mean
 from benchmark.base.files import canonical_json, sha256
-from benchmark.cli import command_line, option, parse_size
+from benchmark.cli import command_line, non_negative, option, parse_size, positive, weight
 from benchmark.cli import main as cli_main
 from benchmark.contracts.plugins import SPLITS, Condition, Method
 
@@ -28,16 +28,16 @@ class Generate:
     dataset: Path = option("dataset folder made by benchmark.build", parse=Path)
     run: Path | None = option("run folder made by benchmark.train", None, Path)
     controlnet: str | None = option("a released ControlNet, by hub id or folder, instead of a run", None)
-    cond: str = option("condition, for --controlnet", "seg")
+    cond: str | None = option("condition, for --controlnet (default: the dataset's, if it has one)", None)
     base: str = option("frozen model, for all but --run", "scenes-tiny")
     split: str = option("val or test", "test")
     prompts: str = option("full (the captions) or none", "full")
     limit: int | None = option("only the first so many samples", None, parse_size)
-    num_inference_steps: int = option("sampling steps", 15, int)
-    guidance_scale: float = option("weight of the prompt", 4.0, float)
-    conditioning_scale: float = option("weight of the control", 1.0, float)
-    seed: int = option("evaluation seed: of the starting noise", 0, int)
-    batch: int = option("images at a time", 32, int)
+    num_inference_steps: int = option("sampling steps", 15, positive)
+    guidance_scale: float = option("weight of the prompt", 4.0, weight)
+    conditioning_scale: float = option("weight of the control", 1.0, weight)
+    seed: int = option("evaluation seed: of the starting noise", 0, non_negative)
+    batch: int = option("images at a time", 32, positive)
     device: str | None = option("cpu or cuda (default: cuda where there is one)", None)
     out: Path | None = option("images folder (default: runs/images/<dataset>_<split>_<run>_<hash>)", None, Path)
 
@@ -58,14 +58,14 @@ def generate(form: Generate) -> Path:
         UserError: A dataset, run, ControlNet or base that cannot be used, or other images in the folder.
     """
     from benchmark.engine import imagesets, runs
-    from benchmark.engine.bases import default_device, load_base
+    from benchmark.engine.bases import choose_device, load_base
     from benchmark.engine.datasets import BuiltDataset
     from benchmark.engine.diffusion import Sampling
 
     _check(form, imagesets.PROMPTS)
     dataset = BuiltDataset.open(form.dataset)
     control, base_name = _control(form, dataset)
-    base = load_base(base_name, form.device or default_device())
+    base = load_base(base_name, choose_device(form.device))
     condition = dataset.condition(control.condition)
     reference = imagesets.load_reference(dataset, form.split, control.condition, form.limit)
     settings = Sampling(form.num_inference_steps, form.guidance_scale, form.conditioning_scale, form.seed)
@@ -80,10 +80,10 @@ def generate(form: Generate) -> Path:
         "control": control.description,
     }
     folder = form.out or imagesets.default_folder(config, Path("runs/images"))
-    status = runs.begin(folder, runs.IMAGES, config, runs.provenance(command_line(form)))
-    if not runs.is_open(status):
-        say(f"{folder} is already {status}")
+    if ended := runs.ended(folder, runs.IMAGES, config):
+        say(f"{folder} is already {ended}")
         return folder
+    runs.begin(folder, runs.IMAGES, config, runs.provenance(command_line(form)))
     _fill(folder, base, control.module, registry.remake(Condition, condition), reference, settings, form)
     runs.finish(folder, runs.IMAGES, "finished")
     say(f"generated {len(reference.keys)} images in {folder}")
@@ -95,8 +95,18 @@ def _check(form: Generate, prompts: tuple[str, ...]) -> None:
         raise UserError(f'no split "{form.split}"; {did_you_mean(form.split, SPLITS)}')
     if form.prompts not in prompts:
         raise UserError(f'no prompts "{form.prompts}"; {did_you_mean(form.prompts, prompts)}')
+    if form.cond is not None and form.controlnet is None:
+        raise UserError("--cond goes with --controlnet; a run knows its condition, and without control there is none")
     if form.run is not None and form.controlnet is not None:
         raise UserError("--run and --controlnet exclude each other; give one of them, or none for the base alone")
+
+
+def _only_condition(form: Generate, dataset: "BuiltDataset") -> str:
+    """Return the condition to steer with: the one asked for, else the dataset's only one."""
+    names = [str(condition["name"]) for condition in dataset.plan.conditions]
+    if form.cond is None and len(names) > 1:
+        raise UserError(f"{dataset.folder} has several conditions; give --cond, allowed: {', '.join(names)}")
+    return form.cond or names[0]
 
 
 def _control(form: Generate, dataset: "BuiltDataset") -> tuple[_Control, str]:
@@ -113,7 +123,7 @@ def _control(form: Generate, dataset: "BuiltDataset") -> tuple[_Control, str]:
     if form.controlnet is not None:
         method = registry.make(Method, "controlnet")
         words = {"name": Path(form.controlnet).name, "weights": form.controlnet, "method": registry.describe(method)}
-        return _Control(method.load(form.controlnet).eval(), form.cond, words), form.base
+        return _Control(method.load(form.controlnet).eval(), _only_condition(form, dataset), words), form.base
     return _Control(None, dataset.plan.conditions[0]["name"], None), form.base
 
 

@@ -9,7 +9,7 @@ from benchmark import registry
 from benchmark.base.console import say
 from benchmark.base.errors import UserError
 from benchmark.base.seeds import SEED_NAMES
-from benchmark.cli import command_line, option, parse_size
+from benchmark.cli import command_line, non_negative, option, parse_size, positive, rate, share, weight
 from benchmark.cli import main as cli_main
 from benchmark.contracts.plugins import Condition, Method
 
@@ -31,15 +31,15 @@ class Train:
     cond: str = option("condition, one of the dataset's", "seg")
     method: str = option("how control is attached: controlnet", "controlnet")
     base: str = option("frozen model: scenes-tiny, a diffusers folder, or a hub id", "scenes-tiny")
-    steps: int = option("optimiser updates", 200, int)
-    batch: int = option("samples an update", 32, int)
-    learning_rate: float | None = option("of AdamW (default: 3e-4 for scenes-tiny, else 1e-5)", None, float)
-    weight_decay: float = option("of AdamW", 0.01, float)
-    empty_prompt_rate: float = option("share of prompts emptied while training", 0.5, float)
+    steps: int = option("optimiser updates", 200, positive)
+    batch: int = option("samples an update", 32, positive)
+    learning_rate: float | None = option("of AdamW (default: 3e-4 for scenes-tiny, else 1e-5)", None, rate)
+    weight_decay: float = option("of AdamW", 0.01, weight)
+    empty_prompt_rate: float = option("share of prompts emptied while training", 0.5, share)
     num_samples: int | None = option("train on a nested subset of so many pairs (default: all)", None, parse_size)
-    replicate: int = option("which disjoint subset of that size", 0, int)
-    seed: int = option("sets the seeds for subset, init, order, noise and eval", 0, int)
-    checkpoint_every: int = option("updates between checkpoints", 100, int)
+    replicate: int = option("which disjoint subset of that size", 0, non_negative)
+    seed: int = option("sets the seeds for subset, init, order, noise and eval", 0, non_negative)
+    checkpoint_every: int = option("updates between checkpoints", 100, positive)
     device: str | None = option("cpu or cuda (default: cuda where there is one)", None)
     out: Path | None = option("run folder (default: runs/<dataset>_<cond>_<method>_<base>_s<seed>)", None, Path)
     cache: Path = option("where latents are kept for all runs", Path("runs/cache"), Path)
@@ -52,7 +52,7 @@ def train(form: Train) -> Path:
         UserError: A dataset, condition, method or base that cannot be used, or another run in the folder.
     """
     from benchmark.engine import runs
-    from benchmark.engine.bases import default_device, load_base
+    from benchmark.engine.bases import choose_device, load_base
     from benchmark.engine.checkpoints import parameter_count
     from benchmark.engine.datasets import BuiltDataset
     from benchmark.engine.training import Diverged, Recipe, Trainee
@@ -70,13 +70,14 @@ def train(form: Train) -> Path:
         checkpoint_every=form.checkpoint_every,
     )
     run = form.out or default_folder(form, dataset)
-    status = runs.begin(run, runs.RUN, _config(form, dataset, method, recipe), runs.provenance(command_line(form)))
-    if not runs.is_open(status):
-        say(f"{run} is already {status}")
+    config = _config(form, dataset, method, recipe)
+    if ended := runs.ended(run, runs.RUN, config):
+        say(f"{run} is already {ended}")
         return run
-    base = load_base(form.base, form.device or default_device())
+    base = load_base(form.base, choose_device(form.device))
     data = load_data(base, dataset, condition, form)
     module = new_module(method, base, recipe.seeds["init"])
+    runs.begin(run, runs.RUN, config, runs.provenance(command_line(form)))
     started = time.monotonic()
     trainee = Trainee(module, method.save, lambda folder: method.load(str(folder)))
     try:
@@ -103,7 +104,7 @@ def load_data(base: "Base", dataset: "BuiltDataset", condition: Condition, form:
     """Return the training pairs of the subset a form asks for, latents encoded or from the cache.
 
     Raises:
-        UserError: Too few pairs, or a resolution the base cannot take.
+        UserError: Too few pairs, for the subset or for a batch, or a resolution the base cannot take.
     """
     import numpy as np
     import torch
@@ -119,6 +120,8 @@ def load_data(base: "Base", dataset: "BuiltDataset", condition: Condition, form:
     column = f"cond_{form.cond}"
     rows = list(dataset.rows("train", ["key", "caption", column]))
     chosen = choose_rows([row["key"] for row in rows], form.num_samples, form.replicate)
+    if form.batch > len(chosen):
+        raise UserError(f"a batch of {form.batch} is larger than the {len(chosen)} training pairs; lower --batch")
     maps = [condition.decode(rows[i][column]["bytes"]) for i in chosen]
     moments = moments_of_shards(base, dataset.files("train"), form.cache)
     return TrainingData(

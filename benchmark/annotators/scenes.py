@@ -7,8 +7,9 @@ from typing import ClassVar
 import numpy as np
 import torch
 
+from benchmark.base.files import sha256_file
 from benchmark.contracts.plugins import Annotator, Images, Map
-from benchmark.scenes.models import Referee, load_referee, to_input
+from benchmark.scenes.models import REFEREE_FILE, Referee, load_referee, to_input
 
 _BATCH = 64
 
@@ -22,6 +23,10 @@ class Scenes(Annotator):
     @cached_property
     def _referee(self) -> Referee:
         return load_referee()
+
+    def identity(self) -> dict[str, str]:
+        """Return the hash of the referee's weights."""
+        return {"weights_sha256": sha256_file(REFEREE_FILE)}
 
     @torch.inference_mode()
     def annotate(self, images: Images) -> list[Map]:

@@ -90,6 +90,18 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def refuse_foreign(folder: Path, record: Path) -> None:
+    """Refuse an output folder that is a file, or that holds files but not the record that would explain them.
+
+    Raises:
+        UserError: Such a folder.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; give another --out")
+    if folder.exists() and not record.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty and holds no {record.name}; give another --out")
+
+
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """Return ``key: old -> new`` for every key in which two flat or nested mappings differ."""
     flat_old, flat_new = _flatten(old), _flatten(new)

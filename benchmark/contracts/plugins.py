@@ -93,6 +93,10 @@ class Annotator(ABC):
 
     condition: ClassVar[str]
 
+    def identity(self) -> dict[str, str]:
+        """Return the sha256 of the weights; an algorithm without weights is named by its fields alone."""
+        return {}
+
     @abstractmethod
     def annotate(self, images: Images) -> list[Map]:
         """Return one map for each image of uint8 (N, H, W, 3) RGB."""
@@ -174,7 +178,10 @@ class Method(ABC):
 class Metric(ABC):
     """Turns observation tables into scores; knows nothing of images, models or files."""
 
-    needs: ClassVar[tuple[str, ...]]
+    @property
+    @abstractmethod
+    def needs(self) -> tuple[str, ...]:
+        """The columns it reads: an encoder's name for image vectors, the name and ``_text`` for text vectors."""
 
     @abstractmethod
     def score(self, generated: Table, reference: Table) -> list[Score]:

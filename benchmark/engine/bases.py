@@ -6,10 +6,11 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.utils import logging
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from benchmark.base.errors import UserError
+from benchmark.base.errors import UserError, did_you_mean
 from benchmark.base.files import canonical_json, sha256, sha256_file
 
 BUNDLED = {"scenes-tiny": Path(__file__).parents[1] / "scenes" / "weights" / "scenes-tiny"}
@@ -74,9 +75,12 @@ def load_base(name: str, device: str = "cpu") -> Base:
         UserError: The weights are nowhere to be had.
     """
     folder = str(BUNDLED.get(name, name))
+    if "/" not in folder and not Path(folder).is_dir():
+        raise UserError(f'no base "{name}"; {did_you_mean(name, BUNDLED)}, a diffusers folder, or a hub id')
+    logging.set_verbosity_error()  # what it would say of the pipeline's own configuration is not for our users
     try:
         pipeline = StableDiffusionPipeline.from_pretrained(
-            folder, torch_dtype=torch.float32, use_safetensors=True, safety_checker=None, requires_safety_checker=False
+            folder, dtype=torch.float32, use_safetensors=True, safety_checker=None, requires_safety_checker=False
         )
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -97,6 +101,14 @@ def load_base(name: str, device: str = "cpu") -> Base:
     )
 
 
-def default_device() -> str:
-    """Return "cuda" where there is one, else "cpu"."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def choose_device(wanted: str | None) -> str:
+    """Return the device asked for, by default "cuda" where there is one, else "cpu".
+
+    Raises:
+        UserError: The device does not exist here.
+    """
+    if wanted is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted not in ("cpu", "cuda") or (wanted == "cuda" and not torch.cuda.is_available()):
+        raise UserError(f'no device "{wanted}" here; allowed: cpu{", cuda" if torch.cuda.is_available() else ""}')
+    return wanted

@@ -12,7 +12,7 @@ from benchmark.base.errors import UserError, did_you_mean
 from benchmark.base.files import pretty_json, read_json, replace_file
 from benchmark.contracts.plugins import SPLITS
 from benchmark.engine.plan import Plan
-from benchmark.engine.shards import Commit, fingerprint, read_rows
+from benchmark.engine.shards import Commit, check_file, fingerprint, read_rows
 
 MANIFEST_VERSION = 1
 
@@ -81,14 +81,25 @@ class BuiltDataset:
 
     def files(self, split: str) -> list[Path]:
         """Return the shard files of a split, in order."""
-        return [
-            self.folder / s["file"] for s in self.manifest.shards if s["shard"].startswith(f"{split}-") and s["file"]
-        ]
+        return [self.folder / commit.file for commit in self.commits(split) if commit.file is not None]
+
+    def commits(self, split: str) -> list[Commit]:
+        """Return the commits of a split's shards, in order."""
+        commits = (Commit(**shard) for shard in self.manifest.shards)
+        return [commit for commit in commits if commit.split == split]
 
     def rows(self, split: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """Yield the rows of a split in order, as dictionaries of the columns asked for."""
-        for path in self.files(split):
-            yield from read_rows(path, columns)
+        """Yield the rows of a split in order, as dictionaries of the columns asked for.
+
+        Raises:
+            UserError: A shard is not the file that was committed.
+        """
+        for commit in self.commits(split):
+            fault = check_file(self.folder, commit)
+            if fault:
+                raise UserError(f"{self.folder}: {fault}; delete it and its record in commits/, and build again")
+            if commit.file is not None:
+                yield from read_rows(self.folder / commit.file, columns)
 
 
 def card(plan: Plan, manifest: Manifest, name: str, command: str) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from benchmark.base.errors import UserError
-from benchmark.base.files import canonical_json, create_once, difference, pretty_json, read_json, sha256
+from benchmark.base.files import canonical_json, create_once, difference, pretty_json, read_json, refuse_foreign, sha256
 from benchmark.base.provenance import versions_of
 
 PLAN_VERSION = 1
@@ -20,6 +20,7 @@ class Plan:
     source_identity: dict[str, Any]
     conditions: list[dict[str, Any]]
     annotators: dict[str, dict[str, Any] | None]
+    annotator_identities: dict[str, dict[str, str]]
     resolution: int
     versions: dict[str, str]
     plan_version: int = PLAN_VERSION
@@ -41,8 +42,7 @@ class Plan:
             UserError: The folder holds another plan, or files that are no dataset.
         """
         path = folder / "plan.json"
-        if not path.exists() and folder.exists() and any(folder.iterdir()):
-            raise UserError(f"{folder} is not empty and holds no plan.json; give another --out")
+        refuse_foreign(folder, path)
         if not create_once(path, pretty_json(asdict(self))):
             present = read_json(path)
             if present != asdict(self):

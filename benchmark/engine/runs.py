@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.base.errors import UserError
-from benchmark.base.files import difference, pretty_json, read_json, replace_file
+from benchmark.base.files import create_once, difference, pretty_json, read_json, refuse_foreign, replace_file
 from benchmark.base.provenance import commit, machine, package_versions
 
 RUN, IMAGES = "run.json", "images.json"
@@ -12,28 +12,26 @@ _MADE_BY = {RUN: "train", IMAGES: "generate"}
 _OPEN = "open"
 
 
-def begin(folder: Path, file: str, config: dict[str, Any], provenance: dict[str, Any]) -> str:
-    """Write a folder's record, or check that the one there has this configuration; return its status.
+def ended(folder: Path, file: str, config: dict[str, Any]) -> str | None:
+    """Return how the work in a folder ended, or None where it has not begun or is still open.
 
     Raises:
         UserError: The folder holds work of another configuration, or files of another kind.
     """
     path = folder / file
-    if path.exists():
-        present = read_json(path)
-        if present["config"] != config:
-            changes = difference(present["config"], config)
-            raise UserError(f"{folder} was made differently ({changes}); give another --out or delete the folder")
-        return str(present["status"])
-    if folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder} is not empty and holds no {file}; give another --out")
-    replace_file(path, pretty_json({"config": config, "provenance": provenance, "status": _OPEN}))
-    return _OPEN
+    refuse_foreign(folder, path)
+    if not path.exists():
+        return None
+    present = read_json(path)
+    if present["config"] != config:
+        changes = difference(present["config"], config)
+        raise UserError(f"{folder} was made differently ({changes}); give another --out or delete the folder")
+    return None if present["status"] == _OPEN else str(present["status"])
 
 
-def is_open(status: str) -> bool:
-    """Whether work of this status still has to be done."""
-    return status == _OPEN
+def begin(folder: Path, file: str, config: dict[str, Any], provenance: dict[str, Any]) -> None:
+    """Write a folder's record, unless it is there already."""
+    create_once(folder / file, pretty_json({"config": config, "provenance": provenance, "status": _OPEN}))
 
 
 def finish(folder: Path, file: str, status: str, **more: Any) -> None:
@@ -51,7 +49,7 @@ def read_finished(folder: Path, file: str) -> dict[str, Any]:
     if not (folder / file).exists():
         raise UserError(f"{folder} holds no {file}; make it with python -m benchmark.{command}")
     record = read_json(folder / file)
-    if is_open(record["status"]):
+    if record["status"] == _OPEN:
         raise UserError(f"the work in {folder} is not finished; run the same {command} command again")
     return record
 

@@ -141,9 +141,12 @@ def _commit_path(folder: Path, shard: str) -> Path:
     return folder / "commits" / f"{shard}.json"
 
 
-def is_committed(folder: Path, shard: str) -> bool:
-    """Whether a shard is finished."""
-    return _commit_path(folder, shard).exists()
+def is_whole(folder: Path, shard: str) -> bool:
+    """Whether a shard is committed and its file is there; its content is checked when it is read."""
+    if not _commit_path(folder, shard).exists():
+        return False
+    file = read_commit(folder, shard).file
+    return file is None or (folder / file).exists()
 
 
 def read_commit(folder: Path, shard: str) -> Commit:
@@ -167,11 +170,14 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     """
     try:
         with parquet.ParquetFile(path, page_checksum_verification=True) as file:
+            absent = {*columns} - {*file.schema_arrow.names}
+            if absent:
+                raise UserError(f"{path} has no column {', '.join(sorted(absent))}; it is damaged: build it again")
             for group in range(file.num_row_groups):
                 yield from file.read_row_group(group, columns=list(columns)).to_pylist()
     except FileNotFoundError:
         raise UserError(f"{path} is missing; delete its record in commits/ and build again") from None
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise UserError(f"{path} is damaged ({error}); delete it and its record in commits/, and build again") from None
 
 

@@ -62,11 +62,9 @@ def train(base: Base, trainee: Trainee, data: TrainingData, recipe: Recipe, run:
     """Train up to the recipe's last step, from the newest checkpoint of the run if there is one; return the last one.
 
     Raises:
-        UserError: The batch is larger than the data.
+        UserError: A checkpoint to go on from is damaged.
         Diverged: The loss became infinite or no number.
     """
-    if recipe.batch > len(data):
-        raise UserError(f"a batch of {recipe.batch} is larger than the {len(data)} training pairs; lower --batch")
     first, module, state = _resume(trainee, run)
     module.to(base.device).train()
     optimizer = torch.optim.AdamW(module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)

@@ -48,5 +48,13 @@ class Controlnet(Method):
         module.controlnet.save_pretrained(folder)
 
     def load(self, folder: str) -> Control:
-        """Return the ControlNet of a folder or hub id."""
-        return Control(ControlNetModel.from_pretrained(folder, use_safetensors=True))
+        """Return the ControlNet of a folder or hub id.
+
+        Raises:
+            UserError: There is none, or it is damaged.
+        """
+        try:
+            return Control(ControlNetModel.from_pretrained(folder, use_safetensors=True))
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"no ControlNet at {folder} ({reason}); give a folder or a hub id") from None

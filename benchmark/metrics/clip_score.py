@@ -1,7 +1,6 @@
 """CLIP score: the mean cosine of image and prompt vectors, as in Hessel et al. 2021 without its factor 2.5."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -17,11 +16,14 @@ class ClipScore(Metric):
 
     space: str = "clip"
 
-    needs: ClassVar[tuple[str, ...]] = ("clip", "clip_text")
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Image and text vectors of the space."""
+        return self.space, f"{self.space}_text"
 
     def score(self, generated: Table, reference: Table) -> list[Score]:
         """Return `clip_score`, in torchmetrics' units (100 times the cosine)."""
-        image, text = (np.asarray(generated.columns[name], np.float64) for name in (self.space, f"{self.space}_text"))
+        image, text = (np.asarray(generated.columns[name], np.float64) for name in self.needs)
         estimate = jackknife.mean(100.0 * (image * text).sum(axis=1))
         return [
             Score.of(

@@ -1,7 +1,6 @@
 """Frechet distance in a named feature space, with a jackknifed bias and an influence-function error."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -22,7 +21,10 @@ class Fd(Metric):
 
     space: str = "scenes"
 
-    needs: ClassVar[tuple[str, ...]] = ("scenes",)
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Image vectors of the space."""
+        return (self.space,)
 
     def score(self, generated: Table, reference: Table) -> list[Score]:
         """Return the bias-corrected distance `fd-<space>`."""

@@ -65,6 +65,7 @@ def build_scheduler() -> DDIMScheduler:
         prediction_type="v_prediction",
         clip_sample=False,
         set_alpha_to_one=False,
+        steps_offset=1,  # as Stable Diffusion has it; trailing spacing does not use it
         timestep_spacing="trailing",
     )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.base.errors import UserError
-from benchmark.base.files import canonical_json, sha256
+from benchmark.base.files import canonical_json, sha256, sha256_file
 from benchmark.contracts.plugins import Part, Sample, Source
 from benchmark.contracts.splitting import divide
 
@@ -47,22 +47,26 @@ class Folder(Source):
     def _captions(self) -> dict[str, str]:
         """Captions of `metadata.jsonl`, by the path of the image inside the folder."""
         captions: dict[str, str] = {}
+        known = set(self._files)
         root = Path(self.path)
         for table in sorted(root.rglob("metadata.jsonl")):
             inside = table.parent.relative_to(root)
-            for number, line in enumerate(table.read_text("utf-8").splitlines(), 1):
+            for number, line in enumerate(_read(table).split("\n"), 1):
+                if not line.strip():
+                    continue
                 row = _object(line, f"{table}, line {number}")
-                if "file_name" not in row:
-                    raise UserError(f'{table}, line {number} has no "file_name"; every line needs one')
+                name = (inside / str(row.get("file_name"))).as_posix()
+                if name not in known:
+                    raise UserError(f'{table}, line {number}: its "file_name" is no image of the folder; mend it')
                 text = _caption(row)
                 if text is not None:
-                    captions[(inside / str(row["file_name"])).as_posix()] = text
+                    captions[name] = text
         return captions
 
     def identity(self) -> dict[str, Any]:
-        """Return a hash over every file's name, size and caption: another folder is another plan."""
+        """Return a hash over every file's name, content and caption: another folder is another plan."""
         root = Path(self.path)
-        rows = [(name, (root / name).stat().st_size, self._caption_of(name)) for name in self._files]
+        rows = [(name, sha256_file(root / name), self._caption_of(name)) for name in self._files]
         return {"num_images": len(rows), "content_sha256": sha256(canonical_json(rows))}
 
     def parts(self) -> Iterator[Part]:
@@ -79,10 +83,17 @@ class Folder(Source):
             return self._captions[name]
         path = Path(self.path) / name
         if path.with_suffix(".txt").is_file():
-            return path.with_suffix(".txt").read_text("utf-8").strip()
+            return _read(path.with_suffix(".txt")).strip()
         if path.with_suffix(".json").is_file():
-            return _caption(_object(path.with_suffix(".json").read_text("utf-8"), str(path.with_suffix(".json"))))
+            return _caption(_object(_read(path.with_suffix(".json")), str(path.with_suffix(".json"))))
         return None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text; save it as UTF-8") from None
 
 
 def _object(text: str, where: str) -> dict[str, Any]:

@@ -8,9 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, DatasetDict, Image, IterableDataset, IterableDatasetDict, load_dataset, load_from_disk
+from datasets import (
+    Dataset,
+    DatasetDict,
+    Image,
+    IterableDataset,
+    IterableDatasetDict,
+    Value,
+    load_dataset,
+    load_from_disk,
+)
+from huggingface_hub import HfApi
 
 from benchmark.base.errors import UserError, did_you_mean
+from benchmark.base.files import canonical_json, sha256, sha256_file
 from benchmark.base.seeds import hash64
 from benchmark.contracts.plugins import Part, Sample, Source
 from benchmark.contracts.splitting import HELD_OUT, PART, held_out_share
@@ -47,12 +58,24 @@ class Hub(Source):
         splits = dict(data) if isinstance(data, DatasetDict | IterableDatasetDict) else {"train": data}
         return {name: self._checked(split) for name, split in splits.items()}
 
+    @property
+    def _is_saved(self) -> bool:
+        return any((Path(self.path) / name).exists() for name in ("dataset_dict.json", "state.json"))
+
+    @cached_property
+    def _commit(self) -> str | None:
+        """The commit a hub id stands for now; None for a folder."""
+        if Path(self.path).exists():
+            return self.revision
+        return HfApi().dataset_info(self.path, revision=self.revision).sha
+
     def _open(self) -> Any:
-        folder = Path(self.path)
+        if self._is_saved and (self.config or self.revision):
+            raise UserError(f"{self.path} was saved by save_to_disk: it has no configurations and no revisions")
         try:
-            if (folder / "dataset_dict.json").exists() or (folder / "state.json").exists():
+            if self._is_saved:
                 return load_from_disk(self.path)
-            return load_dataset(self.path, self.config, revision=self.revision, streaming=True)
+            return load_dataset(self.path, self.config, revision=self._commit, streaming=True)
         except Exception as error:  # the library raises many kinds; its first line says which
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise UserError(
@@ -64,6 +87,9 @@ class Hub(Source):
         for column in filter(None, (self.image, self.caption)):
             if column not in columns:
                 raise UserError(f'{self.path} has no column "{column}"; {did_you_mean(column, columns)}')
+        feature = (split.features or {}).get(self.image)
+        if feature is not None and not isinstance(feature, Image) and feature != Value("binary"):
+            raise UserError(f'{self.path}: the column "{self.image}" holds no images but {feature}; give image=COLUMN')
         return split.cast_column(self.image, Image(decode=False))
 
     @cached_property
@@ -96,9 +122,12 @@ class Hub(Source):
         return min(rows, at_most)
 
     def identity(self) -> dict[str, Any]:
-        """Return the fingerprints of the splits on disk, or the revision asked for."""
-        prints = {name: data._fingerprint for name, data in self._splits.items() if isinstance(data, Dataset)}
-        return {"fingerprints": prints, "splits": sorted(self._splits)}
+        """Return the content of a folder as one hash, or the commit a hub id stood for, with the splits."""
+        folder = Path(self.path)
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        rows = [[path.relative_to(folder).as_posix(), sha256_file(path)] for path in files]
+        content = sha256(canonical_json(rows)) if files else None
+        return {"content_sha256": content, "commit": self._commit, "splits": sorted(self._splits)}
 
     def parts(self) -> Iterator[Part]:
         """Yield the test part, the validation part, then training parts; one past the end is empty."""

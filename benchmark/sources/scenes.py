@@ -28,13 +28,18 @@ class Scenes(Source):
     val: int = 256
     test: int = 256
 
+    def __post_init__(self) -> None:
+        """Refuse splits without samples."""
+        if self.val < 1 or self.test < 1:
+            raise UserError(f"scenes needs at least one sample in each split, not val={self.val}, test={self.test}")
+
     def identity(self) -> dict[str, Any]:
         """Return the version of the world."""
         return {"world_version": WORLD_VERSION}
 
     def parts(self) -> Iterator[Part]:
         """Yield the test part, the validation part, and training parts of 500 samples without end."""
-        yield from (Part(f"{split}-000000", size) for split, size in (("test", self.test), ("val", self.val)) if size)
+        yield from (Part(f"{split}-000000", size) for split, size in (("test", self.test), ("val", self.val)))
         yield from (Part(f"train-{i:06d}", _TRAIN_PART) for i in count())
 
     def read(self, part: Part, resolution: int) -> Iterator[Sample]:
