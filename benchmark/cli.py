@@ -119,13 +119,14 @@ def fill(form: type[F], argv: list[str], example: str = "") -> F:
     if unknown:
         raise UserError(f"unknown option {unknown[0]}; {did_you_mean(unknown[0], known)}")
     given = {key: tuple(value) if isinstance(value, list) else value for key, value in vars(values).items()}
-    return form(**given)
+    return form(**{key: value for key, value in given.items() if value is not None})
 
 
 def _add(parser: argparse.ArgumentParser, field: "dataclasses.Field[Any]") -> None:
     meta, default = field.metadata, field.default
     required = default is dataclasses.MISSING
-    text = meta["help"] + ("" if required or default in (None, (), False) else f" (default: {default})")
+    note = "" if required or _is_absent(default) else f" (default: {default})"
+    text = (meta["help"] + note).replace("%", "%%")
     if meta["positional"]:
         parser.add_argument(field.name, nargs=None if required else "?", help=text, type=meta["parse"])
         return
@@ -133,10 +134,15 @@ def _add(parser: argparse.ArgumentParser, field: "dataclasses.Field[Any]") -> No
     if default is False:
         parser.add_argument(name, action="store_true", help=text)
     elif isinstance(default, tuple):
-        parser.add_argument(name, action="append", default=[], help=text, type=meta["parse"], metavar="X")
+        parser.add_argument(name, action="append", help=text, type=meta["parse"], metavar="X")
     else:
         value = None if required else default
         parser.add_argument(name, required=required, default=value, help=text, type=meta["parse"], metavar="X")
+
+
+def _is_absent(value: Any) -> bool:
+    """Whether a value stands for an option that was not given; zero is a value."""
+    return value is None or value is False or value == ()
 
 
 def command_line(form: Any) -> str:
@@ -144,7 +150,7 @@ def command_line(form: Any) -> str:
     words = ["python", "-m", f"benchmark.{type(form).__name__.lower()}"]
     for field in dataclasses.fields(form):
         value, name = getattr(form, field.name), f"--{field.name.replace('_', '-')}"
-        if value in (None, (), False) or value == field.default:
+        if _is_absent(value) or value == field.default:
             continue
         if field.metadata["positional"]:
             words.append(str(value))

@@ -1,5 +1,6 @@
 """Score a folder of images against its dataset: `python -m benchmark.evaluate --images DIR`."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -96,19 +97,31 @@ def _floor(form: Evaluate, config: dict[str, Any]) -> Path:
     wanted = imagesets.without_control(config)
     folder = form.no_control or imagesets.default_folder(wanted, form.images.parent)
     if not folder.exists():
-        sampling = config["sampling"]
-        raise UserError(
-            f"the floor is missing: generate the base's own images with python -m benchmark.generate --dataset "
-            f"{config['dataset']['path']} --split {config['split']} --base {config['base']['name']} "
-            f"--num-inference-steps {sampling['num_inference_steps']} --guidance-scale {sampling['guidance_scale']} "
-            f"--out {folder}"
-        )
+        raise UserError(f"the floor is missing; generate the base's own images: {_floor_command(config, folder)}")
     present = imagesets.read_config(folder)
-    if present != wanted:
+    if imagesets.comparable(present) != imagesets.comparable(wanted):
         raise UserError(
             f"{folder} is not the floor of {form.images}: samples, prompts or settings differ; generate it again"
         )
     return folder
+
+
+def _floor_command(config: dict[str, Any], folder: Path) -> str:
+    """Return the command that generates the floor of images made with a configuration."""
+    sampling = config["sampling"]
+    options = {
+        "dataset": config["dataset"]["path"],
+        "base": config["base"]["name"],
+        "split": config["split"],
+        "prompts": config["prompts"],
+        "limit": config["samples"]["n"],
+        "num-inference-steps": sampling["num_inference_steps"],
+        "guidance-scale": sampling["guidance_scale"],
+        "seed": sampling["eval_seed"],
+        "out": folder,
+    }
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    return shlex.join(["python", "-m", "benchmark.generate", *words])
 
 
 def observe(condition: Condition, referee: Annotator, reference: "Reference", evidence: Evidence) -> dict[str, Any]:

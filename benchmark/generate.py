@@ -78,9 +78,13 @@ def generate(form: Generate) -> Path:
         "base": {"name": base.name, "weights_sha256": base.weights_sha256},
         "condition": condition if control.module is not None else None,
         "control": control.description,
+        "batch": form.batch,
     }
+    if control.module is None:
+        config = imagesets.without_control(config)
     folder = form.out or imagesets.default_folder(config, Path("runs/images"))
-    if ended := runs.ended(folder, runs.IMAGES, config):
+    missing = [key for key in reference.keys if not imagesets.image_path(folder, key).exists()]
+    if (ended := runs.ended(folder, runs.IMAGES, config)) and not missing:
         say(f"{folder} is already {ended}")
         return folder
     runs.begin(folder, runs.IMAGES, config, runs.provenance(command_line(form)))

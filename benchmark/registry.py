@@ -44,9 +44,12 @@ def make(family: type[P], spec: str) -> P:
     plugin = _load(family, name)
     fields = {f.name: f for f in dataclasses.fields(typing.cast(Any, plugin))}
     if argument:
-        if not fields:
+        first = next(iter(fields), None)
+        if first is None:
             raise UserError(f'{name} takes no argument, but "{argument}" was given')
-        values = {next(iter(fields)): argument, **values}
+        if first in values:
+            raise UserError(f"{name}: {first} is given twice, as argument and as field")
+        values = {first: argument, **values}
     for field in values:
         if field not in fields:
             raise UserError(f'{name} has no field "{field}"; {did_you_mean(field, fields)}')
@@ -98,7 +101,10 @@ def _module(family: type[Any], name: str) -> str:
 
 
 def _name(plugin: type[Any]) -> str:
-    return plugin.__module__.rpartition(".")[2]
+    """Return the name a plugin is known by: its entry point's in another package, else its file's."""
+    where = f"{plugin.__module__}:{plugin.__qualname__}"
+    foreign = (p for family in FAMILIES if issubclass(plugin, family) for p in _foreign(family).values())
+    return next((point.name for point in foreign if point.value == where), plugin.__module__.rpartition(".")[2])
 
 
 def _foreign(family: type[Any]) -> dict[str, EntryPoint]:

@@ -119,7 +119,7 @@ def load_data(base: "Base", dataset: "BuiltDataset", condition: Condition, form:
         )
     column = f"cond_{form.cond}"
     rows = list(dataset.rows("train", ["key", "caption", column]))
-    chosen = choose_rows([row["key"] for row in rows], form.num_samples, form.replicate)
+    chosen = choose_rows([row["key"] for row in rows], form.num_samples, form.replicate, form.seed)
     if form.batch > len(chosen):
         raise UserError(f"a batch of {form.batch} is larger than the {len(chosen)} training pairs; lower --batch")
     maps = [condition.decode(rows[i][column]["bytes"]) for i in chosen]

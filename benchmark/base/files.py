@@ -10,6 +10,8 @@ from typing import Any
 
 from benchmark.base.errors import UserError
 
+_ABSENT = "absent"
+
 
 def canonical_json(value: object) -> bytes:
     """Return JSON with sorted keys and no spaces: equal values give equal bytes; NaN is refused."""
@@ -107,16 +109,17 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     flat_old, flat_new = _flatten(old), _flatten(new)
     keys = sorted({*flat_old, *flat_new})
     return "; ".join(
-        f"{key}: {flat_old.get(key, 'absent')} -> {flat_new.get(key, 'absent')}"
+        f"{key}: {flat_old.get(key, _ABSENT)} -> {flat_new.get(key, _ABSENT)}"
         for key in keys
-        if flat_old.get(key) != flat_new.get(key)
+        if flat_old.get(key, _ABSENT) != flat_new.get(key, _ABSENT)
     )
 
 
 def _flatten(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in mapping.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+        inside = isinstance(value, Mapping) and value
+        flat |= _flatten(value, f"{prefix}{key}.") if inside else {f"{prefix}{key}": value}
     return flat
 
 

@@ -1,6 +1,7 @@
 """Decode, transform and encode images: the one geometric transform that image and map share."""
 
 import io
+import re
 import warnings
 from dataclasses import dataclass
 
@@ -65,7 +66,8 @@ def decode_rgb(data: bytes) -> NDArray[np.uint8]:
     except BadImage:
         raise
     except Exception as error:  # Pillow raises many kinds for damaged data; all mean the same here
-        raise BadImage(f"unreadable ({type(error).__name__}: {error})".replace("\n", " ")) from None
+        reason = re.sub(r"<[^>]* at 0x[0-9a-f]+>", "data", str(error))  # the ledger must not hold an address
+        raise BadImage(f"unreadable ({type(error).__name__}: {reason})".replace("\n", " ")) from None
 
 
 def is_plain_jpeg(data: bytes) -> bool:
@@ -79,6 +81,10 @@ def _on_white(image: Image.Image) -> Image.Image:
         layer = image.convert("RGBA")
         ground = Image.new("RGBA", layer.size, (255, 255, 255, 255))
         return Image.alpha_composite(ground, layer).convert("RGB")
+    if image.mode.startswith("I;16"):  # Pillow would clip 16-bit grey to white instead of scaling it
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise BadImage(f"pixels of mode {image.mode} have no fixed range")
     return image.convert("RGB")
 
 

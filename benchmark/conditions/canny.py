@@ -15,7 +15,7 @@ _ROW = ("images", "f1", "f1_1px", "edge_share")
 
 @dataclass(frozen=True)
 class Canny(Condition):
-    """Edges between two hysteresis thresholds on the grey gradient (0 to 255), as `cv2.Canny` defines them.
+    """Edges between two hysteresis thresholds on the gradient (0 to 255), as `cv2.Canny` defines them.
 
     Map: bool (H, W), True on an edge. The thresholds 100 and 200 are those of the ControlNet authors' code.
     """
@@ -33,7 +33,7 @@ class Canny(Condition):
 
     def warp(self, map_: Map, transform: Transform) -> Map:
         """Return the map resized and cropped without mixing pixels."""
-        pixels = transform.apply(map_.array.astype(np.uint8), cv2.INTER_NEAREST)
+        pixels = transform.apply(map_.array.astype(np.uint8), cv2.INTER_NEAREST_EXACT)
         return Map(pixels.astype(bool))
 
     def encode(self, map_: Map) -> bytes:
@@ -47,7 +47,9 @@ class Canny(Condition):
     def render(self, map_: Map, size: int) -> Images:
         """Return white edges on black."""
         grey = np.where(map_.array, np.uint8(255), np.uint8(0))
-        scaled = cv2.resize(grey, (size, size), interpolation=cv2.INTER_NEAREST) if grey.shape[0] != size else grey
+        scaled = (
+            cv2.resize(grey, (size, size), interpolation=cv2.INTER_NEAREST_EXACT) if grey.shape[0] != size else grey
+        )
         return np.repeat(scaled[:, :, None], 3, axis=2)
 
     def compare(self, reference: Map, predicted: Map) -> NDArray[np.float64]:

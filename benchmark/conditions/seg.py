@@ -43,9 +43,15 @@ class Seg(Condition):
         """The palette, uint8 (C, 3) RGB."""
         return np.array(PALETTES[self.palette][1], dtype=np.uint8)
 
+    def _check(self, ids: NDArray[np.uint16]) -> None:
+        highest = int(ids.max(initial=0))
+        if highest >= len(self.colours):
+            raise ValueError(f"class id {highest} outside palette {self.palette} of {len(self.colours)} classes")
+
     def warp(self, map_: Map, transform: Transform) -> Map:
         """Return the ids resized and cropped by nearest neighbour: classes never mix."""
-        return Map(transform.apply(map_.array.astype(np.uint8), cv2.INTER_NEAREST).astype(np.uint16))
+        self._check(map_.array)
+        return Map(transform.apply(map_.array.astype(np.uint8), cv2.INTER_NEAREST_EXACT).astype(np.uint16))
 
     def encode(self, map_: Map) -> bytes:
         """Return a PNG of ids with the palette inside: any viewer shows the colours.
@@ -53,8 +59,7 @@ class Seg(Condition):
         Raises:
             ValueError: An id is outside the palette.
         """
-        if int(map_.array.max(initial=0)) >= len(self.colours):
-            raise ValueError(f"class id {int(map_.array.max())} outside palette {self.palette} of {len(self.colours)}")
+        self._check(map_.array)
         return encode_paletted_png(map_.array.astype(np.uint8), self.colours)
 
     def decode(self, data: bytes) -> Map:
@@ -64,13 +69,15 @@ class Seg(Condition):
     def render(self, map_: Map, size: int) -> Images:
         """Return the palette's colours."""
         ids = map_.array
-        scaled = cv2.resize(ids, (size, size), interpolation=cv2.INTER_NEAREST) if ids.shape[0] != size else ids
+        scaled = cv2.resize(ids, (size, size), interpolation=cv2.INTER_NEAREST_EXACT) if ids.shape[0] != size else ids
         picture: Images = self.colours[scaled]
         return picture
 
     def compare(self, reference: Map, predicted: Map) -> NDArray[np.float64]:
         """Return pixel counts (3C,): agreed, in the reference, predicted, for each class."""
         count = len(self.colours)
+        self._check(reference.array)
+        self._check(predicted.array)
         agreed = reference.array[reference.array == predicted.array]
         parts = [np.bincount(ids.ravel(), minlength=count) for ids in (agreed, reference.array, predicted.array)]
         return np.concatenate(parts).astype(np.float64)

@@ -1,17 +1,19 @@
 """Frozen base models, loaded through diffusers: scenes-tiny from the package, Stable Diffusion by hub id or folder."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.utils import logging
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from benchmark.base.errors import UserError, did_you_mean
-from benchmark.base.files import canonical_json, sha256, sha256_file
+from benchmark.base.files import canonical_json, sha256
 
 BUNDLED = {"scenes-tiny": Path(__file__).parents[1] / "scenes" / "weights" / "scenes-tiny"}
 
@@ -39,11 +41,15 @@ class Base:
         device: torch.device = self.unet.device
         return device
 
-    @property
+    @cached_property
     def weights_sha256(self) -> str:
-        """A hash over the weight files, or over name and revision where they are not in a folder."""
-        files = sorted(Path(self.folder).rglob("*.safetensors"))
-        return sha256(canonical_json([[p.name, sha256_file(p)] for p in files] or [self.folder]))
+        """A hash over every weight: the same model from a hub and from a folder is the same."""
+        return sha256(canonical_json([_hash(m) for m in (self.unet, self.vae, self.text_encoder)]))
+
+    @cached_property
+    def vae_sha256(self) -> str:
+        """A hash over the autoencoder's weights."""
+        return _hash(self.vae)
 
     def token_ids(self, prompts: Sequence[str]) -> Tensor:
         """Return token ids (N, length), cut or padded to the text encoder's length."""
@@ -66,6 +72,14 @@ class Base:
         """Return images (N, 3, H, W) in [0, 1] of scaled latents (N, C, h, w)."""
         images: Tensor = self.vae.decode(latents / self.vae.config.scaling_factor, return_dict=False)[0]
         return (images / 2 + 0.5).clamp(0, 1)
+
+
+def _hash(module: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def load_base(name: str, device: str = "cpu") -> Base:

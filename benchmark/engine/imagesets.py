@@ -94,11 +94,20 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def without_control(config: dict[str, Any]) -> dict[str, Any]:
     """Return the configuration of the base's own images for the same samples, prompts and noise."""
-    return {**config, "control": None, "condition": None}
+    sampling = {**config["sampling"], "conditioning_scale": 1.0}  # nothing is scaled
+    return {**config, "sampling": sampling, "control": None, "condition": None}
+
+
+def comparable(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration without what changes no image: how the dataset's path is spelt, and the batch."""
+    dataset = {key: value for key, value in config["dataset"].items() if key != "path"}
+    return {**{key: value for key, value in config.items() if key != "batch"}, "dataset": dataset}
 
 
 def default_folder(config: dict[str, Any], root: Path) -> Path:
     """Return the folder images of this configuration go to: named for people, and by hash."""
     control = config["control"]
     label = "no_control" if control is None else control["name"]
-    return root / f"{config['dataset']['name']}_{config['split']}_{label}_{sha256(canonical_json(config))[:8]}"
+    return (
+        root / f"{config['dataset']['name']}_{config['split']}_{label}_{sha256(canonical_json(comparable(config)))[:8]}"
+    )

@@ -22,7 +22,7 @@ def moments_of_shards(base: Base, shards: Iterable[Path], cache: Path) -> Tensor
 
     A cache file is named by the shard's and the autoencoder's content: any run may share it, none can mistake it.
     """
-    vae = base.weights_sha256[:12]
+    vae = base.vae_sha256[:12]
     parts = []
     for shard in shards:
         path = cache / vae / f"{shard.stem}.safetensors"

@@ -43,13 +43,15 @@ class Batch:
     image: Tensor
 
 
-def choose_rows(keys: list[str], num_samples: int | None, replicate: int) -> NDArray[np.int64]:
-    """Return the rows of a subset: block `replicate` of size `num_samples` in hash order; larger ones contain smaller.
+def choose_rows(keys: list[str], num_samples: int | None, replicate: int, subset_seed: int) -> NDArray[np.int64]:
+    """Return the rows of a subset: block `replicate` of size `num_samples` in the seed's hash order.
+
+    Of replicate 0, larger subsets contain smaller ones; replicates of one size are disjoint.
 
     Raises:
         UserError: The dataset holds too few rows.
     """
-    order = np.argsort(np.array([hash64("subset", key) for key in keys], dtype=np.uint64), kind="stable")
+    order = np.argsort(np.array([hash64(f"subset-{subset_seed}", key) for key in keys], dtype=np.uint64), kind="stable")
     size = len(keys) if num_samples is None else num_samples
     chosen = order[replicate * size : (replicate + 1) * size]
     if len(chosen) < size or size == 0:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from benchmark.base.console import progress
 from benchmark.base.errors import UserError
-from benchmark.base.files import sync
+from benchmark.base.files import replace_file, sync
 from benchmark.engine.bases import Base
 from benchmark.engine.checkpoints import load_optimizer_tensors, load_tensors, optimizer_tensors, save_tensors
 from benchmark.engine.diffusion import loss
@@ -69,7 +69,7 @@ def train(base: Base, trainee: Trainee, data: TrainingData, recipe: Recipe, run:
     module.to(base.device).train()
     optimizer = torch.optim.AdamW(module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     if state is not None:
-        load_optimizer_tensors(optimizer, load_tensors(state)[0])
+        load_optimizer_tensors(optimizer, state)
     _trim_curve(run / "curve.jsonl", first)
     with (
         progress(recipe.steps, f"train {run.name}", "updates", done=first) as bar,
@@ -141,16 +141,20 @@ def _checkpoint(trainee: Trainee, module: nn.Module, optimizer: torch.optim.Opti
             shutil.rmtree(older)
 
 
-def _resume(trainee: Trainee, run: Path) -> tuple[int, nn.Module, Path | None]:
+def _resume(trainee: Trainee, run: Path) -> tuple[int, nn.Module, dict[str, Tensor] | None]:
     try:
         checkpoint = newest_checkpoint(run)
     except UserError:
         return 0, trainee.module, None
-    return checkpoint_step(checkpoint), trainee.load(checkpoint), checkpoint / "state" / "optimizer.safetensors"
+    try:
+        tensors, _ = load_tensors(checkpoint / "state" / "optimizer.safetensors")
+        return checkpoint_step(checkpoint), trainee.load(checkpoint), tensors
+    except UserError as error:
+        raise UserError(f"{checkpoint} is damaged ({error}); delete that folder to train again without it") from None
 
 
 def _trim_curve(path: Path, step: int) -> None:
-    """Drop the lines written after the checkpoint a run goes on from."""
+    """Drop the lines written after the checkpoint a run goes on from, and one that was cut off in writing."""
     if path.exists():
-        kept = [line for line in path.read_text().splitlines(keepends=True) if json.loads(line)["step"] <= step]
-        path.write_text("".join(kept))
+        whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("}\n")]
+        replace_file(path, "".join(line for line in whole if json.loads(line)["step"] <= step).encode())

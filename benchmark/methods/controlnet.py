@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffusers import ControlNetModel, UNet2DConditionModel
+from diffusers.configuration_utils import FrozenDict
 from torch import Tensor, nn
 
 from benchmark.base.errors import UserError
@@ -54,7 +55,11 @@ class Controlnet(Method):
             UserError: There is none, or it is damaged.
         """
         try:
-            return Control(ControlNetModel.from_pretrained(folder, use_safetensors=True))
+            controlnet = ControlNetModel.from_pretrained(folder, use_safetensors=True)
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"no ControlNet at {folder} ({reason}); give a folder or a hub id") from None
+        # diffusers notes where it loaded from; a resumed run must write what an uninterrupted one writes
+        config = {name: value for name, value in controlnet.config.items() if name != "_name_or_path"}
+        controlnet._internal_dict = FrozenDict(config)
+        return Control(controlnet)

@@ -17,7 +17,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import CLIPModel, CLIPTextModel
+from transformers import CLIPModel, CLIPTextModel, PreTrainedModel
 
 from benchmark.base.console import progress, say
 from benchmark.base.files import pretty_json, replace_file
@@ -212,7 +212,7 @@ def train_clip(pool: Pool, held_out: Pool, work: Path, out: Path) -> dict[str, f
 
     average = fit(STAGES["clip"], clip, loss, len(pool.images), work)
     assert isinstance(average, CLIPModel)
-    average.half().save_pretrained(out / "clip")
+    save_half(average, out / "clip")
     tokenizer.save_pretrained(out / "clip")
     build_image_processor().save_pretrained(out / "clip")
     rows = sorted({caption: i for i, caption in enumerate(held_out.captions)}.values())[:256]
@@ -271,7 +271,7 @@ def train_unet(pool: Pool, held_out: Pool, work: Path, out: Path) -> dict[str, f
 def export_base(average: TextToImage, base: Path) -> None:
     """Write denoiser, text encoder, tokenizer and scheduler beside the autoencoder as a diffusers pipeline folder."""
     average.unet.half().save_pretrained(base / "unet")
-    average.text_encoder.half().save_pretrained(base / "text_encoder")
+    save_half(average.text_encoder, base / "text_encoder")
     build_tokenizer().save_pretrained(base / "tokenizer")
     build_scheduler().save_pretrained(base / "scheduler")
     index = {
@@ -287,6 +287,13 @@ def export_base(average: TextToImage, base: Path) -> None:
         "requires_safety_checker": False,
     }
     replace_file(base / "model_index.json", pretty_json(index))
+
+
+def save_half(model: PreTrainedModel, folder: Path) -> None:
+    """Save a transformers model in half precision, with a config that says it is to be used in single precision."""
+    model.half().save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    replace_file(folder / "config.json", pretty_json({**config, "dtype": "float32"}))
 
 
 def _moments(vae: AutoencoderKL, images: np.ndarray, path: Path) -> tuple[Tensor, Tensor]:

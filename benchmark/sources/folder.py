@@ -55,9 +55,13 @@ class Folder(Source):
                 if not line.strip():
                     continue
                 row = _object(line, f"{table}, line {number}")
-                name = (inside / str(row.get("file_name"))).as_posix()
+                if "file_name" not in row:
+                    raise UserError(f'{table}, line {number} has no "file_name"; every line needs one')
+                name = (inside / str(row["file_name"])).as_posix()
                 if name not in known:
-                    raise UserError(f'{table}, line {number}: its "file_name" is no image of the folder; mend it')
+                    raise UserError(
+                        f"{table}, line {number}: {name} is no image of the folder; mend the line or remove it"
+                    )
                 text = _caption(row)
                 if text is not None:
                     captions[name] = text

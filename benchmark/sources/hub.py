@@ -123,11 +123,11 @@ class Hub(Source):
 
     def identity(self) -> dict[str, Any]:
         """Return the content of a folder as one hash, or the commit a hub id stood for, with the splits."""
-        folder = Path(self.path)
+        splits, folder = sorted(self._splits), Path(self.path)
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         rows = [[path.relative_to(folder).as_posix(), sha256_file(path)] for path in files]
         content = sha256(canonical_json(rows)) if files else None
-        return {"content_sha256": content, "commit": self._commit, "splits": sorted(self._splits)}
+        return {"content_sha256": content, "commit": self._commit, "splits": splits}
 
     def parts(self) -> Iterator[Part]:
         """Yield the test part, the validation part, then training parts; one past the end is empty."""

@@ -1,0 +1,121 @@
+"""The board, from records made up for the test."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from benchmark.contracts.records import Anchored, Counts, Record, Score
+from benchmark.engine.records import record_path, write_record
+from benchmark.leaderboard import main, sections, shown
+
+
+def score(name: str, value: float, stderr: float = 0.01, unranked: str | None = None) -> Score:
+    return Score.of(
+        name,
+        value=value,
+        estimate=value,
+        stderr=stderr,
+        n=100,
+        higher_is_better=True,
+        definition={},
+        unranked=unranked,
+    )
+
+
+def made_up(
+    identity: str, control: float | None, *, key: str = "k", method: str = "controlnet", **dataset: Any
+) -> Record:
+    anchors = {name: score(f"miou.{name}", 0.5) for name in ("run", "real", "vae", "no_control", "shuffled")}
+    normalised = None if control is None else score("miou.normalised", control)
+    return Record(
+        evaluation_id=identity,
+        comparability_key=key,
+        created="2026-01-01T00:00:00+00:00",
+        dataset={"name": "made-up", "n": 100, **dataset},
+        condition="seg",
+        headline="miou",
+        method=method,
+        base="scenes-tiny",
+        training={"recipe": {"steps": 10, "batch": 4, "seeds": {"init": 0, "noise": 0}}, "num_samples": 100},
+        generation={"prompts": "full"},
+        referee={"spec": "scenes"},
+        reconstruction={"miou": Anchored(**anchors, normalised=normalised)},
+        scores=(score("fd-scenes", 1.0, unranked="n is small"),),
+        floor_scores=(score("fd-scenes", 2.0),),
+        counts=Counts(requested=100, generated=100, failed=0),
+        environment={"command": "a command"},
+    )
+
+
+def board_of(*records: Record) -> list[list[tuple[str, int | None]]]:
+    named = {Path(f"{record.evaluation_id}.json"): record for record in records}
+    return [[(row.record.evaluation_id, row.group) for row in section.rows] for section in sections(named)]
+
+
+def test_rows_are_ordered_and_share_a_group_while_their_interval_overlaps_the_leaders() -> None:
+    board = board_of(made_up("low", 0.2), made_up("best", 0.5), made_up("close", 0.48))
+    assert board == [[("best", 1), ("close", 1), ("low", 2)]]
+
+
+def test_rows_of_different_keys_never_share_a_table() -> None:
+    assert len(board_of(made_up("a", 0.5, key="k1"), made_up("b", 0.4, key="k2"))) == 2
+
+
+def test_a_row_without_normalised_control_comes_last_and_has_no_group() -> None:
+    assert board_of(made_up("none", None), made_up("some", 0.1)) == [[("some", 1), ("none", None)]]
+
+
+def test_less_than_one_epoch_is_called_a_single_pass(tmp_path: Path) -> None:
+    write_record(tmp_path, made_up("a", 0.5))
+    assert main(["--results", str(tmp_path)]) == 0
+    assert "0.40 (single pass)" in (tmp_path / "README.md").read_text()
+
+
+def test_the_board_holds_every_form_and_says_when_it_is_out_of_date(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_record(tmp_path, made_up("a", 0.5))
+    assert main(["--results", str(tmp_path), "--check"]) == 1
+    assert main(["--results", str(tmp_path)]) == 0
+    assert main(["--results", str(tmp_path), "--check"]) == 0
+    table = pd.read_csv(tmp_path / "leaderboard.csv")
+    assert table["normalised_control"].tolist() == [0.5]
+    assert (tmp_path / "site" / "index.html").exists()
+    write_record(tmp_path, made_up("b", 0.6))
+    assert main(["--results", str(tmp_path), "--check"]) == 1
+    assert "out of date" in capsys.readouterr().out
+
+
+def test_names_with_markup_stay_text_on_the_site(tmp_path: Path) -> None:
+    write_record(tmp_path, made_up("a", 0.5, method="<script>alert(1)</script>".replace("/", "")))
+    main(["--results", str(tmp_path)])
+    page = (tmp_path / "site" / "index.html").read_text()
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_a_record_is_written_once(tmp_path: Path) -> None:
+    first = made_up("same", 0.5)
+    write_record(tmp_path, first)
+    write_record(tmp_path, made_up("same", 0.9))
+    assert '"value": 0.9' not in record_path(tmp_path, first).read_text()
+
+
+def test_a_damaged_record_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_record(tmp_path, made_up("a", 0.5)).write_text('{"schema_version": 1}')
+    assert main(["--results", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "a.json is no valid record" in error
+
+
+def test_a_folder_without_records_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--results", str(tmp_path)]) == 2
+    assert "holds no record" in capsys.readouterr().err
+
+
+def test_a_score_is_shown_with_its_interval() -> None:
+    assert shown(score("x", 0.5, 0.1)) == "0.500 [0.304, 0.696]"
+    assert shown(None) == "-"

@@ -1,0 +1,231 @@
+"""The whole way, through the commands: build, train, generate, evaluate."""
+
+import json
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmark import evaluate, generate, train
+from benchmark.base.files import sha256
+from benchmark.contracts.records import Record
+from benchmark.engine import imagesets
+
+STEPS = ["--num-inference-steps", "3", "--batch", "8", "--device", "cpu"]
+GENERATE = ["--dataset", "my data", "--limit", "24", *STEPS]
+TRAIN = [
+    "--dataset",
+    "my data",
+    "--cond",
+    "seg",
+    "--steps",
+    "4",
+    "--batch",
+    "8",
+    "--cache",
+    "latents",
+    "--device",
+    "cpu",
+]
+ANCHORS = ("run", "real", "vae", "no_control", "shuffled")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def home(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Work in a folder of its own that holds the dataset, under a name that needs quotes, and the latents."""
+    folder = tmp_path_factory.mktemp("line")
+    (tiny_dataset.parent / "latents").mkdir(exist_ok=True)
+    (folder / "my data").symlink_to(tiny_dataset)
+    (folder / "latents").symlink_to(tiny_dataset.parent / "latents")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def line(home: Path) -> Path:
+    """Go the whole way once, from a dataset made by build; return the record."""
+    assert train.main([*TRAIN, "--out", "runs/mine"]) == 0
+    assert generate.main([*GENERATE, "--run", "runs/mine", "--out", "runs/images/mine"]) == 0
+    assert generate.main(GENERATE) == 0
+    assert evaluate.main(["--images", "runs/images/mine"]) == 0
+    (record,) = (home / "results").rglob("*.json")
+    return record
+
+
+def read(record: Path) -> Record:
+    return Record.model_validate_json(record.read_bytes())
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {path.name: sha256(path.read_bytes()) for path in folder.glob("*.png")}
+
+
+def last_error(capsys: pytest.CaptureFixture[str]) -> str:
+    return capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_the_record_is_valid_and_names_what_was_scored(line: Path, home: Path) -> None:
+    record = read(line)
+    assert line.relative_to(home / "results") == Path(
+        record.dataset["name"], "seg", "controlnet", f"{record.evaluation_id}.json"
+    )
+    assert record.base == "scenes-tiny"
+    assert record.training is not None
+    assert (record.training["step"], record.training["recipe"]["batch"]) == (4, 8)
+    assert (record.counts.requested, record.counts.generated, record.counts.failed) == (24, 24, 0)
+    assert {score.name for score in record.scores} >= {"fd-scenes", "clip_score"}
+    assert {score.name for score in record.floor_scores} == {score.name for score in record.scores}
+
+
+def test_every_score_states_its_interval_and_number_of_images(line: Path) -> None:
+    record = read(line)
+    scores = [*record.scores, *(getattr(score, name) for score in record.reconstruction.values() for name in ANCHORS)]
+    assert all(score.n == 24 and score.low <= score.estimate <= score.high for score in scores)
+
+
+def test_the_anchors_of_segmentation_lie_in_the_order_of_what_they_know(line: Path) -> None:
+    miou = read(line).reconstruction["miou"]
+    assert miou.real.estimate > miou.vae.estimate - 0.05
+    assert miou.vae.estimate > miou.no_control.estimate
+    assert miou.real.estimate > miou.shuffled.estimate
+    assert miou.real.estimate > 0.8
+    assert miou.normalised is not None
+
+
+def test_a_control_of_four_updates_is_near_the_floor(line: Path) -> None:
+    miou = read(line).reconstruction["miou"]
+    assert abs(miou.run.estimate - miou.no_control.estimate) < 0.2
+
+
+def test_the_strip_and_the_curve_lie_beside_the_record(line: Path, home: Path) -> None:
+    strip = line.with_suffix(".webp").read_bytes()
+    assert strip[:4] == b"RIFF"
+    assert 1_000 < len(strip) < 40_000
+    assert line.with_suffix(".jsonl").read_bytes() == (home / "runs/mine/curve.jsonl").read_bytes()
+
+
+def test_evaluating_again_leaves_the_record_as_it_is(line: Path) -> None:
+    before = (line.read_bytes(), line.stat().st_ino, line.stat().st_mtime_ns)
+    assert evaluate.main(["--images", "runs/images/mine"]) == 0
+    assert (line.read_bytes(), line.stat().st_ino, line.stat().st_mtime_ns) == before
+
+
+def test_evaluating_again_elsewhere_gives_the_same_numbers(line: Path, tmp_path: Path) -> None:
+    assert evaluate.main(["--images", "runs/images/mine", "--results", str(tmp_path)]) == 0
+    (other,) = tmp_path.rglob("*.json")
+    skipped = {"created", "environment"}
+    assert read(other).model_dump(exclude=skipped) == read(line).model_dump(exclude=skipped)
+    assert other.relative_to(tmp_path) == line.relative_to(line.parents[3])
+
+
+@pytest.mark.usefixtures("line")
+def test_finished_work_says_so_and_is_left_alone(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (home / "runs/mine/run.json").stat().st_mtime_ns
+    assert train.main([*TRAIN, "--out", "runs/mine"]) == 0
+    assert generate.main([*GENERATE, "--run", "runs/mine", "--out", "runs/images/mine"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said == ["runs/mine is already finished", "runs/images/mine is already finished"]
+    assert (home / "runs/mine/run.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.usefixtures("line")
+def test_another_training_does_not_go_into_the_folder_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert train.main([*TRAIN, "--out", "runs/mine", "--seed", "1"]) == 2
+    assert "recipe.seeds.init: 0 -> 1" in last_error(capsys)
+
+
+def test_a_batch_larger_than_the_data_is_refused_before_a_run_is_begun(capsys: pytest.CaptureFixture[str]) -> None:
+    assert train.main([*TRAIN, "--num-samples", "7", "--out", "runs/small"]) == 2
+    assert "a batch of 8 is larger than the 7 training pairs; lower --batch" in last_error(capsys)
+    assert not Path("runs/small").exists()
+
+
+@pytest.mark.usefixtures("line")
+def test_a_run_that_diverges_keeps_that_outcome(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*TRAIN, "--learning-rate", "1e30", "--out", "runs/wild"]
+    assert train.main(words) == 2
+    assert "runs/wild diverged: the loss is" in last_error(capsys)
+    assert json.loads((home / "runs/wild/run.json").read_bytes())["status"] == "diverged"
+    assert train.main(words) == 0
+    assert "runs/wild is already diverged" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("line")
+def test_without_a_floor_the_error_names_the_command_that_makes_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """The command in the message is run as it stands, and the evaluation then succeeds."""
+    settings = [
+        "--limit",
+        "16",
+        "--seed",
+        "3",
+        "--prompts",
+        "none",
+        "--guidance-scale",
+        "2.0",
+        "--conditioning-scale",
+        "0.5",
+    ]
+    words = ["--dataset", "my data", *STEPS, *settings, "--run", "runs/mine", "--out", "runs/images/other"]
+    assert generate.main(words) == 0
+    assert evaluate.main(["--images", "runs/images/other", "--results", "other"]) == 2
+    error = last_error(capsys)
+    assert error.startswith("evaluate: the floor is missing")
+    assert generate.main(shlex.split(error.partition("python -m benchmark.generate ")[2])) == 0
+    assert evaluate.main(["--images", "runs/images/other", "--results", "other"]) == 0
+
+
+@pytest.mark.usefixtures("line")
+def test_a_floor_of_other_settings_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert generate.main([*GENERATE, "--seed", "9", "--out", "runs/images/floor-9"]) == 0
+    assert evaluate.main(["--images", "runs/images/mine", "--no-control", "runs/images/floor-9"]) == 2
+    assert "is not the floor of runs/images/mine" in last_error(capsys)
+
+
+@pytest.mark.usefixtures("line")
+def test_images_without_control_are_not_evaluated_as_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    floor = next(Path("runs/images").glob("*_no_control_*"))
+    assert evaluate.main(["--images", str(floor)]) == 2
+    assert "was made without control" in last_error(capsys)
+
+
+@pytest.mark.usefixtures("line")
+def test_an_image_that_is_missing_is_named_and_made_again_by_the_same_command(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(home / "runs/images/mine", home / "runs/images/holes"))
+    before = hashes(folder)
+    victims = [sorted(before)[i] for i in (2, 3, 17)]
+    for name in victims:
+        (folder / name).unlink()
+    assert evaluate.main(["--images", "runs/images/holes", "--results", "holes"]) == 2
+    assert f"lacks 3 of 24 images, the first is {Path(victims[0]).stem}" in last_error(capsys)
+    assert generate.main([*GENERATE, "--run", "runs/mine", "--out", "runs/images/holes"]) == 0
+    assert hashes(folder) == before
+    assert evaluate.main(["--images", "runs/images/holes", "--results", "holes"]) == 0
+
+
+@pytest.mark.usefixtures("line")
+def test_generation_that_was_interrupted_resumes_to_the_same_images(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [*GENERATE, "--run", "runs/mine", "--out", "runs/images/resumed"]
+    write, written = imagesets.write_image, list[str]()
+
+    def interrupted(folder: Path, key: str, image: object) -> None:
+        if len(written) == 11:
+            raise KeyboardInterrupt
+        written.append(key)
+        write(folder, key, image)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(imagesets, "write_image", interrupted)
+        assert generate.main(words) == 130
+    folder = home / "runs/images/resumed"
+    assert len(hashes(folder)) == 11
+    assert evaluate.main(["--images", "runs/images/resumed"]) == 2
+    (folder / f"{written[2]}.png").unlink()
+    assert generate.main(words) == 0
+    assert hashes(folder) == hashes(home / "runs/images/mine")

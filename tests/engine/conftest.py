@@ -1,0 +1,20 @@
+"""What the engine's tests share: the bundled base, and its renders."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from benchmark.engine.bases import Base, load_base
+from benchmark.scenes.splits import example
+
+
+@pytest.fixture(scope="session")
+def base() -> Base:
+    """Return the bundled base; tests must leave it as it is."""
+    return load_base("scenes-tiny", "cpu")
+
+
+@pytest.fixture(scope="session")
+def renders() -> NDArray[np.uint8]:
+    """Return 16 test images, uint8 (16, 64, 64, 3)."""
+    return np.stack([example(0, "test", i, 64).render.image for i in range(16)])

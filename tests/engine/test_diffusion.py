@@ -1,0 +1,148 @@
+"""The loss and the sampler, against independent implementations from the published formulas."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler
+from torch import Tensor
+
+from benchmark.engine.bases import Base
+from benchmark.engine.diffusion import Sampling, denoise, initial_latents, loss, sample
+from benchmark.methods.controlnet import Control, Controlnet
+
+PROMPTS = ["a large red sphere", "a small blue cube"]
+
+
+@pytest.fixture(scope="module")
+def control(base: Base) -> Control:
+    """Return a control whose output convolutions are not zero, so that it has something to say."""
+    torch.manual_seed(0)
+    control = Controlnet().build(base.unet, base.latent_scale)
+    net = control.controlnet
+    for conv in (*net.controlnet_down_blocks, net.controlnet_mid_block, net.controlnet_cond_embedding.conv_out):
+        torch.nn.init.normal_(conv.weight, std=0.05)
+    return control.eval()
+
+
+@pytest.fixture(scope="module")
+def image() -> Tensor:
+    return torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+
+
+def alphas_cumprod(base: Base) -> Tensor:
+    """Return the products of 1 - beta for the scaled linear schedule of Stable Diffusion, in double precision."""
+    config = base.scheduler.config
+    betas = torch.linspace(config.beta_start**0.5, config.beta_end**0.5, 1000, dtype=torch.float64) ** 2
+    return torch.cumprod(1 - betas, dim=0)
+
+
+def train_controlnet_step(
+    base: Base, control: Control, latents: Tensor, noise: Tensor, timesteps: Tensor, text: Tensor, image: Tensor
+) -> float:
+    """Return the loss as diffusers' `train_controlnet.py` computes it, noising and target written out."""
+    a = alphas_cumprod(base)[timesteps].sqrt().float()[:, None, None, None]
+    s = (1 - alphas_cumprod(base)[timesteps]).sqrt().float()[:, None, None, None]
+    noisy = a * latents + s * noise
+    down, middle = control.controlnet(
+        noisy, timesteps, encoder_hidden_states=text, controlnet_cond=image, return_dict=False
+    )
+    predicted = base.unet(
+        noisy,
+        timesteps,
+        encoder_hidden_states=text,
+        down_block_additional_residuals=down,
+        mid_block_additional_residual=middle,
+        return_dict=False,
+    )[0]
+    targets = {"epsilon": noise, "v_prediction": a * noise - s * latents}
+    return float(((predicted - targets[base.scheduler.config.prediction_type]) ** 2).mean())
+
+
+@pytest.mark.parametrize("objective", ["epsilon", "v_prediction"])
+@torch.no_grad()
+def test_the_loss_is_that_of_train_controlnet(base: Base, control: Control, image: Tensor, objective: str) -> None:
+    scheduler = DDIMScheduler.from_config(base.scheduler.config, prediction_type=objective)
+    base = dataclasses.replace(base, scheduler=scheduler)
+    draw = torch.Generator().manual_seed(2)
+    latents, noise = (torch.randn(2, 8, 16, 16, generator=draw) for _ in range(2))
+    batch = (latents, noise, torch.tensor([3, 803]), base.encode_text(base.token_ids(PROMPTS)), image)
+    expected = train_controlnet_step(base, control, *batch)
+    assert float(loss(base, control, *batch)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_objectives_differ(base: Base, control: Control, image: Tensor) -> None:
+    """Guards the test above: with one target for both it could not fail."""
+    batch = (torch.ones(2, 8, 16, 16), torch.zeros(2, 8, 16, 16), torch.tensor([3, 803]), torch.zeros(2, 32, 96), image)
+    schedulers = [
+        DDIMScheduler.from_config(base.scheduler.config, prediction_type=o) for o in ("epsilon", "v_prediction")
+    ]
+    with torch.no_grad():
+        a, b = (float(loss(dataclasses.replace(base, scheduler=s), control, *batch)) for s in schedulers)
+    assert abs(a - b) > 0.01
+
+
+@torch.no_grad()
+def test_a_conditioning_scale_of_zero_is_no_control(base: Base, control: Control, image: Tensor) -> None:
+    latents, text = torch.randn(2, 8, 16, 16), base.encode_text(base.token_ids(PROMPTS))
+    rest = (latents, torch.tensor([500, 900]), text, image)
+    assert torch.equal(denoise(base, control, *rest, scale=0.0), denoise(base, None, *rest))
+    assert not torch.equal(denoise(base, control, *rest, scale=1.0), denoise(base, None, *rest))
+
+
+@torch.no_grad()
+def test_the_conditioning_scale_multiplies_every_residual(base: Base, control: Control, image: Tensor) -> None:
+    latents, timesteps = torch.randn(2, 8, 16, 16), torch.tensor([500, 900])
+    text = base.encode_text(base.token_ids(PROMPTS))
+    down, middle = control.controlnet(latents, timesteps, text, image, conditioning_scale=0.5, return_dict=False)
+    expected = base.unet(
+        latents, timesteps, text, down_block_additional_residuals=down, mid_block_additional_residual=middle
+    ).sample
+    scaled = denoise(base, control, latents, timesteps, text, image, scale=0.5)
+    torch.testing.assert_close(scaled, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_images_at_a_conditioning_scale_of_zero_are_the_base_alone(base: Base, control: Control, image: Tensor) -> None:
+    latents = initial_latents(base, 64, ["a", "b"], 0)
+    off, full = (sample(base, control, latents, PROMPTS, image, Sampling(2, 4.0, scale)) for scale in (0.0, 1.0))
+    alone = sample(base, None, latents, PROMPTS, image, Sampling(2, 4.0))
+    assert torch.equal(off, alone)
+    assert float((full - alone).abs().max()) > 0.01
+
+
+@torch.no_grad()
+def test_sampling_is_ddim_with_guidance_written_out(base: Base, control: Control, image: Tensor) -> None:
+    """Song et al. 2021, equation 12 with eta 0, on the guided prediction of v (Salimans and Ho 2022)."""
+    assert base.scheduler.config.prediction_type == "v_prediction"
+    start, steps, guidance = initial_latents(base, 64, ["a", "b"], 0), 3, 4.0
+    alphas = alphas_cumprod(base).float()
+    empty, text = base.encode_text(base.token_ids(["", ""])), base.encode_text(base.token_ids(PROMPTS))
+    x = start
+    for t in (999, 666, 332):  # "trailing": 1000 - i * 1000 / 3, rounded, minus one
+        without, with_text = (
+            denoise(base, control, x, torch.tensor([t, t]), states, image) for states in (empty, text)
+        )
+        v = without + guidance * (with_text - without)
+        a, s = math.sqrt(alphas[t]), math.sqrt(1 - alphas[t])
+        clean, noise = a * x - s * v, a * v + s * x
+        before = alphas[max(t - 1000 // steps, 0)]  # set_alpha_to_one is off
+        x = math.sqrt(before) * clean + math.sqrt(1 - before) * noise
+    sampled = sample(base, control, start, PROMPTS, image, Sampling(steps, guidance))
+    torch.testing.assert_close(sampled, base.decode(x), rtol=0, atol=2e-3)
+
+
+def test_starting_noise_is_a_function_of_key_and_seed_alone(base: Base) -> None:
+    both = initial_latents(base, 64, ["a", "b"], 0)
+    assert both.shape == (2, 8, 16, 16)
+    assert torch.equal(initial_latents(base, 64, ["b"], 0)[0], both[1])
+    assert torch.equal(initial_latents(base, 64, ["c", "b", "a"], 0)[[2, 1]], both)
+    assert not torch.equal(both[0], both[1])
+    assert not torch.equal(initial_latents(base, 64, ["a"], 1)[0], both[0])
+
+
+def test_starting_noise_is_standard_normal(base: Base) -> None:
+    noise = initial_latents(base, 64, [f"k{i}" for i in range(50)], 0).numpy()
+    assert abs(float(noise.mean())) < 4 / noise.size**0.5
+    assert float(np.std(noise)) == pytest.approx(1.0, abs=0.02)

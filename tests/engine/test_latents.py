@@ -1,0 +1,104 @@
+"""The latent cache: shared by runs, never mistaken; and what the bundled autoencoder loses."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+
+from benchmark.base.errors import UserError
+from benchmark.base.images import encode_png
+from benchmark.engine.bases import Base, load_base
+from benchmark.engine.latents import encode_moments, moments_of_shards, pixels, round_trip, to_uint8
+from benchmark.engine.shards import Row, write_shard
+
+Images = NDArray[np.uint8]
+
+
+def write_images(folder: Path, images: Images) -> Path:
+    rows = [Row(f"k{i}", encode_png(image), None, {}, 64, 64, "{}") for i, image in enumerate(images)]
+    commit = write_shard(folder, "train-000000", "plan", [], rows, {})
+    assert commit.file is not None
+    return folder / commit.file
+
+
+def cached_files(cache: Path) -> list[Path]:
+    return sorted(cache.rglob("*.safetensors"))
+
+
+def test_moments_are_those_of_the_images_in_the_order_of_the_shards(
+    base: Base, renders: Images, tmp_path: Path
+) -> None:
+    shards = [write_images(tmp_path / "a", renders[:3]), write_images(tmp_path / "b", renders[3:5])]
+    moments = moments_of_shards(base, shards, tmp_path / "cache")
+    posterior = base.vae.encode(pixels(renders[:5]) * 2 - 1).latent_dist
+    assert moments.shape == (5, 2, 8, 16, 16)
+    torch.testing.assert_close(moments[:, 0], posterior.mean, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(moments[:, 1], posterior.std, rtol=1e-4, atol=1e-4)
+
+
+def test_a_second_run_reads_the_cache(base: Base, renders: Images, tmp_path: Path) -> None:
+    shard, cache = write_images(tmp_path / "a", renders[:2]), tmp_path / "cache"
+    first = moments_of_shards(base, [shard], cache)
+    (file,) = cached_files(cache)
+    save_file({"moments": first + 1}, file)
+    assert torch.equal(moments_of_shards(base, [shard], cache), first + 1)
+
+
+def test_the_same_images_elsewhere_share_the_cache_and_others_do_not(
+    base: Base, renders: Images, tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    first = moments_of_shards(base, [write_images(tmp_path / "a", renders[:2])], cache)
+    again = moments_of_shards(base, [write_images(tmp_path / "copy", renders[:2])], cache)
+    assert torch.equal(first, again)
+    assert len(cached_files(cache)) == 1
+    other = moments_of_shards(base, [write_images(tmp_path / "other", renders[2:4])], cache)
+    assert not torch.equal(first, other)
+    assert len(cached_files(cache)) == 2
+
+
+def test_another_autoencoder_has_a_cache_of_its_own(base: Base, renders: Images, tmp_path: Path) -> None:
+    folder, cache = tmp_path / "base", tmp_path / "cache"
+    shutil.copytree(base.folder, folder)
+    shard = write_images(tmp_path / "a", renders[:2])
+    first = moments_of_shards(base, [shard], cache)
+    assert torch.equal(moments_of_shards(load_base(str(folder)), [shard], cache), first)
+    assert len(cached_files(cache)) == 1
+    weights = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    save_file({name: tensor * 1.01 for name, tensor in load_file(weights).items()}, weights)
+    other = moments_of_shards(load_base(str(folder)), [shard], cache)
+    assert not torch.equal(other, first)
+    assert len(cached_files(cache)) == 2
+
+
+def test_a_damaged_cache_file_is_named(base: Base, renders: Images, tmp_path: Path) -> None:
+    shard, cache = write_images(tmp_path / "a", renders[:2]), tmp_path / "cache"
+    moments_of_shards(base, [shard], cache)
+    (file,) = cached_files(cache)
+    os.truncate(file, file.stat().st_size // 2)
+    with pytest.raises(UserError, match=f"{file.name} is damaged"):
+        moments_of_shards(base, [shard], cache)
+
+
+def test_batches_do_not_change_moments(base: Base, renders: Images) -> None:
+    many = np.concatenate([renders, renders, renders[:3]])  # more than one batch of 32
+    moments = encode_moments(base, many, "test")
+    torch.testing.assert_close(moments[16:32], moments[:16], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(moments[32:], moments[:3], rtol=1e-4, atol=1e-5)
+
+
+def test_the_bundled_autoencoder_gives_renders_back_at_32_decibels(base: Base, renders: Images) -> None:
+    back = round_trip(base, renders)
+    assert back.shape == renders.shape
+    error = np.square(back.astype(np.float64) - renders).mean(axis=(1, 2, 3))
+    assert 10 * np.log10(255**2 / error.mean()) >= 32
+
+
+def test_bytes_survive_the_way_to_floats_and_back() -> None:
+    image = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 16, 16, 3)
+    assert (to_uint8(pixels(image)) == image).all()

@@ -1,0 +1,215 @@
+"""The training loop: what it may not change, and that stopping it anywhere changes nothing."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from benchmark.base.errors import UserError
+from benchmark.base.files import sha256
+from benchmark.engine.bases import Base
+from benchmark.engine.reader import TrainingData
+from benchmark.engine.training import Diverged, Recipe, Trainee, newest_checkpoint, train
+from benchmark.methods.controlnet import Controlnet
+
+SEEDS = {"init": 0, "order": 0, "noise": 0}
+Save = Callable[[nn.Module, Path], None]
+
+
+class PowerCut(Exception):
+    """Stands for anything that ends a process."""
+
+
+@pytest.fixture(scope="module")
+def data(base: Base) -> TrainingData:
+    draw = torch.Generator().manual_seed(0)
+    moments = torch.randn(6, 2, 8, 16, 16, generator=draw).abs()
+    images = torch.randint(0, 256, (6, 64, 64, 3), generator=draw, dtype=torch.uint8).numpy()
+    return TrainingData(moments, images, base.token_ids([f"a red cube {i}" for i in range(6)]), base.token_ids([""])[0])
+
+
+def recipe(steps: int = 3, batch: int = 2, learning_rate: float = 1e-3, checkpoint_every: int = 1) -> Recipe:
+    return Recipe(steps, batch, learning_rate, 0.01, 0.5, SEEDS, checkpoint_every)
+
+
+def trainee(base: Base, save: Save | None = None) -> Trainee:
+    method = Controlnet()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = method.build(base.unet, base.latent_scale)
+    return Trainee(module, save or method.save, lambda folder: method.load(str(folder)))
+
+
+def cut_in_save(number: int) -> Save:
+    """Return a save that is cut off in the middle of its n-th checkpoint."""
+    calls = 0
+
+    def save(module: nn.Module, folder: Path) -> None:
+        nonlocal calls
+        calls += 1
+        Controlnet().save(module, folder)
+        if calls == number:
+            raise PowerCut
+
+    return save
+
+
+def files(checkpoint: Path) -> dict[str, str]:
+    """Return the hash of every file: weights, their configuration, and the optimiser's state."""
+    found = sorted(p for p in checkpoint.rglob("*") if p.is_file())
+    return {str(p.relative_to(checkpoint)): sha256(p.read_bytes()) for p in found}
+
+
+def tensors(checkpoint: Path) -> dict[str, str]:
+    """Return the hashes of weights and optimiser state."""
+    return {name: digest for name, digest in files(checkpoint).items() if name.endswith(".safetensors")}
+
+
+def curve(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "curve.jsonl").read_text().splitlines()]
+
+
+def state_sha256(module: nn.Module) -> str:
+    return sha256(b"".join(tensor.numpy().tobytes() for tensor in module.state_dict().values()))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(base: Base, data: TrainingData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("uninterrupted")
+    train(base, trainee(base), data, recipe(), run)
+    return run
+
+
+def test_training_moves_the_control_and_no_bit_of_the_base(base: Base, data: TrainingData, tmp_path: Path) -> None:
+    models = (base.unet, base.vae, base.text_encoder)
+    pupil, before = trainee(base), [state_sha256(model) for model in models]
+    fresh = state_sha256(pupil.module)
+    train(base, pupil, data, recipe(2), tmp_path)
+    assert state_sha256(pupil.module) != fresh
+    assert [state_sha256(model) for model in models] == before
+    assert all(p.grad is None for model in models for p in model.parameters())
+
+
+def test_a_last_checkpoint_holds_weights_configuration_and_optimizer(uninterrupted: Path) -> None:
+    checkpoint = newest_checkpoint(uninterrupted)
+    assert checkpoint.name == "step-3"
+    assert set(files(checkpoint)) == {
+        "config.json",
+        "diffusion_pytorch_model.safetensors",
+        "state/optimizer.safetensors",
+    }
+    assert [p.name for p in (uninterrupted / "checkpoints").iterdir()] == ["step-3"]
+
+
+def test_the_same_training_gives_the_same_bits(
+    base: Base, data: TrainingData, uninterrupted: Path, tmp_path: Path
+) -> None:
+    assert files(train(base, trainee(base), data, recipe(), tmp_path)) == files(newest_checkpoint(uninterrupted))
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_run_cut_off_in_a_checkpoint_resumes_to_the_same_bits(
+    base: Base, data: TrainingData, uninterrupted: Path, tmp_path: Path, number: int
+) -> None:
+    with pytest.raises(PowerCut):
+        train(base, trainee(base, cut_in_save(number)), data, recipe(), tmp_path)
+    assert (tmp_path / "checkpoints" / f".step-{number}.tmp").exists()
+    assert len(list((tmp_path / "checkpoints").glob("step-*"))) == (number > 1)
+    resumed = train(base, trainee(base), data, recipe(), tmp_path)
+    assert tensors(resumed) == tensors(newest_checkpoint(uninterrupted))
+    assert (tmp_path / "curve.jsonl").read_bytes() == (uninterrupted / "curve.jsonl").read_bytes()
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-3"]
+
+
+def test_a_run_is_resumed_from_its_checkpoint_not_from_its_trainee(
+    base: Base, data: TrainingData, uninterrupted: Path, tmp_path: Path
+) -> None:
+    train(base, trainee(base), data, recipe(2), tmp_path)
+    other = trainee(base)
+    with torch.no_grad():
+        for parameter in other.module.parameters():
+            parameter.fill_(7.0)
+    assert tensors(train(base, other, data, recipe(), tmp_path)) == tensors(newest_checkpoint(uninterrupted))
+
+
+def test_a_resumed_checkpoint_holds_no_trace_of_the_interruption(
+    base: Base, data: TrainingData, uninterrupted: Path, tmp_path: Path
+) -> None:
+    train(base, trainee(base), data, recipe(2), tmp_path)
+    assert files(train(base, trainee(base), data, recipe(), tmp_path)) == files(newest_checkpoint(uninterrupted))
+
+
+def test_checkpoints_only_come_when_asked_for_and_do_not_change_the_weights(
+    base: Base, data: TrainingData, uninterrupted: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(PowerCut):
+        train(base, trainee(base, cut_in_save(2)), data, recipe(checkpoint_every=2), tmp_path)
+    assert [p.name for p in (tmp_path / "checkpoints").glob("step-*")] == ["step-2"]
+    resumed = train(base, trainee(base), data, recipe(checkpoint_every=2), tmp_path)
+    assert tensors(resumed) == tensors(newest_checkpoint(uninterrupted))
+
+
+def test_the_newest_checkpoint_is_the_one_with_the_most_updates(tmp_path: Path) -> None:
+    for name in ("step-9", "step-100", ".step-200.tmp", "step-300.tmp"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    assert newest_checkpoint(tmp_path).name == "step-100"
+
+
+def test_a_run_without_checkpoint_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints" / ".step-1.tmp").mkdir(parents=True)
+    with pytest.raises(UserError, match="holds no checkpoint; train it"):
+        newest_checkpoint(tmp_path)
+
+
+def test_the_curve_counts_updates_and_images(base: Base, data: TrainingData, tmp_path: Path) -> None:
+    train(base, trainee(base), data, recipe(12, checkpoint_every=100), tmp_path)
+    assert [(row["step"], row["images_seen"]) for row in curve(tmp_path)] == [(1, 2), (11, 22), (12, 24)]
+    assert all(np.isfinite(row["loss"]) and row["loss"] > 0 for row in curve(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "tail", ['{"step": 3, "loss": 9.9, "images_seen": 6}\n', '{"step": 3, "lo'], ids=["later", "half-written"]
+)
+def test_curve_lines_later_than_the_checkpoint_or_half_written_are_dropped(
+    base: Base, data: TrainingData, uninterrupted: Path, tmp_path: Path, tail: str
+) -> None:
+    train(base, trainee(base), data, recipe(1), tmp_path)
+    with (tmp_path / "curve.jsonl").open("a") as file:
+        file.write(tail)
+    train(base, trainee(base), data, recipe(), tmp_path)
+    assert curve(tmp_path) == curve(uninterrupted)
+
+
+@pytest.mark.parametrize("seed", ["init", "order", "noise"])
+def test_each_seed_matters(base: Base, data: TrainingData, uninterrupted: Path, tmp_path: Path, seed: str) -> None:
+    pupil, seeds = trainee(base), {**SEEDS, seed: 1}
+    if seed == "init":
+        torch.manual_seed(1)
+        pupil = Trainee(Controlnet().build(base.unet, base.latent_scale), pupil.save, pupil.load)
+    other = train(base, pupil, data, Recipe(3, 2, 1e-3, 0.01, 0.5, seeds, 1), tmp_path)
+    assert tensors(other) != tensors(newest_checkpoint(uninterrupted))
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_good_checkpoint(
+    base: Base, data: TrainingData, tmp_path: Path
+) -> None:
+    with pytest.raises(Diverged, match="at update 2"):
+        train(base, trainee(base), data, recipe(learning_rate=1e30), tmp_path)
+    assert newest_checkpoint(tmp_path).name == "step-1"
+    assert len(curve(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("file", ["state/optimizer.safetensors", "diffusion_pytorch_model.safetensors", "config.json"])
+@pytest.mark.parametrize("damage", ["cut", "missing"])
+def test_a_damaged_checkpoint_is_an_error_that_names_it(
+    base: Base, data: TrainingData, tmp_path: Path, file: str, damage: str
+) -> None:
+    path = train(base, trainee(base), data, recipe(1), tmp_path) / file
+    os.truncate(path, path.stat().st_size // 2) if damage == "cut" else path.unlink()
+    with pytest.raises(UserError, match="step-1"):
+        train(base, trainee(base), data, recipe(), tmp_path)

@@ -1,0 +1,84 @@
+"""Anchors: every score beside its floor and ceiling, with the error of the joint statistic."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from benchmark.numbers.anchors import ANCHORS, anchored
+
+Array = NDArray[np.float64]
+_LEVELS = {"run": 0.6, "real": 0.98, "vae": 0.9, "no_control": 0.2, "shuffled": 0.1}
+
+
+def _scores(total: Array) -> dict[str, Array]:
+    accuracy = total[..., 0] / total[..., 1]
+    return {"accuracy": accuracy, "odds": accuracy**2}
+
+
+def _rows(n: int = 40, **levels: float) -> dict[str, Array]:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(50, 100, n).astype(np.float64)
+    share = {name: np.clip(level + 0.05 * rng.normal(size=n), 0, 1) for name, level in {**_LEVELS, **levels}.items()}
+    return {name: np.stack([share[name] * pixels, pixels], axis=1) for name in ANCHORS}
+
+
+def test_every_score_has_every_anchor() -> None:
+    rows = _rows()
+    result = anchored(rows, _scores, {"referee": "toy"})
+    assert set(result) == {"accuracy", "odds"}
+    for name in ANCHORS:
+        score = getattr(result["accuracy"], name)
+        assert score.name == f"accuracy.{name}"
+        assert score.value == pytest.approx(rows[name][:, 0].sum() / rows[name][:, 1].sum())
+        assert getattr(result["odds"], name).value == pytest.approx(score.value**2)
+        assert score.n == 40
+        assert score.higher_is_better
+        assert score.definition == {"referee": "toy"}
+
+
+def test_normalised_control_is_the_place_between_floor_and_ceiling() -> None:
+    result = anchored(_rows(), _scores, {})["accuracy"]
+    run, floor, ceiling = result.run.value, result.no_control.value, result.vae.value
+    assert result.normalised is not None
+    assert result.normalised.value == pytest.approx((run - floor) / (ceiling - floor))
+    assert 0.5 < result.normalised.value < 0.65
+
+
+@pytest.mark.parametrize(("source", "place"), [("no_control", 0.0), ("vae", 1.0)])
+def test_a_run_that_is_an_anchor_has_that_anchors_place_without_error(source: str, place: float) -> None:
+    rows = _rows()
+    normalised = anchored({**rows, "run": rows[source]}, _scores, {})["accuracy"].normalised
+    assert normalised is not None
+    assert (normalised.value, normalised.stderr) == pytest.approx((place, 0.0), abs=1e-12)
+
+
+def test_the_error_of_normalised_control_leaves_out_whole_images() -> None:
+    rows = _rows(20)
+
+    def place(kept: Array) -> float:
+        run, vae, floor = (
+            rows[name][kept][:, 0].sum() / rows[name][kept][:, 1].sum() for name in ("run", "vae", "no_control")
+        )
+        return float((run - floor) / (vae - floor))
+
+    left_out = [place(np.delete(np.arange(20), i)) for i in range(20)]
+    normalised = anchored(rows, _scores, {})["accuracy"].normalised
+    assert normalised is not None
+    assert normalised.stderr == pytest.approx(np.sqrt(19 * np.var(left_out)))
+    assert (normalised.low, normalised.high) == pytest.approx(
+        (normalised.value - 1.96 * normalised.stderr, normalised.value + 1.96 * normalised.stderr)
+    )
+
+
+def test_control_below_the_floor_is_negative_and_above_the_ceiling_more_than_one() -> None:
+    below, above = (anchored(_rows(run=level), _scores, {})["accuracy"].normalised for level in (0.1, 0.95))
+    assert below is not None
+    assert above is not None
+    assert below.value < 0
+    assert above.value > 1
+
+
+def test_without_room_between_floor_and_ceiling_nothing_is_normalised() -> None:
+    rows = _rows()
+    assert anchored({**rows, "vae": rows["no_control"]}, _scores, {})["accuracy"].normalised is None
+    assert anchored(_rows(vae=0.15), _scores, {})["accuracy"].normalised is None

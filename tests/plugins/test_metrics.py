@@ -1,0 +1,177 @@
+"""Metrics: pure functions of tables, equal to torchmetrics, and silent about nothing that would bias them."""
+
+from types import SimpleNamespace
+from typing import Self
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torchmetrics.functional.multimodal.clip_score import _clip_score_update
+from torchmetrics.image.fid import _compute_fid
+
+from benchmark import registry
+from benchmark.base.errors import UserError
+from benchmark.contracts.plugins import Metric
+from benchmark.contracts.tables import Table, sorted_table
+from benchmark.numbers.frechet import Gaussian, frechet_distance
+
+Array = NDArray[np.float32]
+Tensors = dict[str, torch.Tensor]
+_SPACES = {"scenes": 64, "clip": 64, "clip_text": 64}
+
+
+def _vectors(n: int, seed: int, width: int = 64, shift: float = 0.0) -> Array:
+    rng = np.random.default_rng(seed)
+    return (rng.normal(size=(n, width)) * np.arange(1, width + 1) ** -0.5 + shift).astype(np.float32)
+
+
+def _unit(vectors: Array) -> Array:
+    scaled: Array = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return scaled
+
+
+def _table(n: int, seed: int, shift: float = 0.0) -> Table:
+    columns = {name: _vectors(n, seed + i, width, shift) for i, (name, width) in enumerate(_SPACES.items())}
+    return Table(tuple(f"{i:05d}" for i in range(n)), {k: _unit(v) if "clip" in k else v for k, v in columns.items()})
+
+
+@pytest.mark.parametrize("name", registry.names(Metric))
+def test_every_metric_gives_finite_scores_that_do_not_depend_on_the_order_of_rows(name: str) -> None:
+    metric = registry.make(Metric, name)
+    generated, reference = _table(200, 0, 0.1), _table(200, 10)
+    order = np.random.default_rng(0).permutation(200)
+    mixed = sorted_table([generated.keys[i] for i in order], {k: v[order] for k, v in generated.columns.items()})
+    scores, again = metric.score(generated, reference), metric.score(mixed, reference)
+    assert scores
+    assert scores == again
+    for score in scores:
+        assert score.stderr > 0
+        assert score.low < score.estimate < score.high
+        assert score.n == 200
+
+
+@pytest.mark.parametrize("name", registry.names(Metric))
+def test_every_metric_needs_only_columns_of_encoders(name: str) -> None:
+    assert set(registry.make(Metric, name).needs) <= set(_SPACES)
+
+
+@pytest.mark.parametrize(("spec", "needs"), [("fd,space=clip", ("clip",)), ("fd", ("scenes",))])
+def test_fd_needs_the_space_it_is_asked_for(spec: str, needs: tuple[str, ...]) -> None:
+    assert registry.make(Metric, spec).needs == needs
+
+
+def test_clip_score_needs_the_space_it_is_asked_for() -> None:
+    assert registry.make(Metric, "clip_score,space=large").needs == ("large", "large_text")
+
+
+def test_fd_is_the_distance_of_torchmetrics() -> None:
+    generated, reference = _table(300, 0, 0.1), _table(300, 10)
+    (score,) = registry.make(Metric, "fd").score(generated, reference)
+    x, y = (torch.from_numpy(table.columns["scenes"]).double() for table in (generated, reference))
+    theirs = _compute_fid(x.mean(dim=0), torch.cov(x.T), y.mean(dim=0), torch.cov(y.T))
+    assert score.name == "fd-scenes"
+    assert score.value == pytest.approx(float(theirs), rel=1e-4)
+    assert not score.higher_is_better
+
+
+def test_fd_estimate_is_far_less_biased_than_the_plug_in_value() -> None:
+    keys, reference = tuple(f"{i:03d}" for i in range(256)), _vectors(256, 1)
+    spectrum = np.diag(1 / np.arange(1, 65))
+    truth = frechet_distance(Gaussian(np.zeros(64), spectrum, 256), Gaussian.fit(reference))
+    metric, against = registry.make(Metric, "fd"), Table(keys, {"scenes": reference})
+    found = [metric.score(Table(keys, {"scenes": _vectors(256, seed)}), against)[0] for seed in range(2, 14)]
+    bias = np.mean([score.value for score in found]) - truth
+    assert bias > 0.1 * truth
+    assert abs(np.mean([score.estimate for score in found]) - truth) < 0.2 * bias
+
+
+def test_fd_of_a_set_with_itself_is_nothing() -> None:
+    table = _table(200, 0)
+    (score,) = registry.make(Metric, "fd").score(table, table)
+    assert score.value == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(("n", "ranked"), [(127, False), (128, True)])
+def test_fd_below_two_images_a_dimension_is_printed_but_not_ranked(n: int, ranked: bool) -> None:
+    (score,) = registry.make(Metric, "fd").score(_table(n, 0), _table(n, 10))
+    assert score.value > 0
+    assert score.unranked == (None if ranked else "n = 127 is below 2 D = 128")
+
+
+def test_fd_refuses_tables_of_different_samples() -> None:
+    short, long = _table(199, 0), _table(200, 10)
+    with pytest.raises(UserError, match="different samples"):
+        registry.make(Metric, "fd").score(short, long)
+
+
+def test_fd_does_not_care_for_the_order_of_the_space() -> None:
+    generated, reference = _table(200, 0, 0.1), _table(200, 10)
+    turned = [Table(t.keys, {"scenes": t.columns["scenes"][:, ::-1]}) for t in (generated, reference)]
+    a, b = registry.make(Metric, "fd").score(generated, reference)[0], registry.make(Metric, "fd").score(*turned)[0]
+    assert (a.value, a.estimate, a.stderr) == pytest.approx((b.value, b.estimate, b.stderr))
+
+
+def test_clip_score_is_the_mean_cosine_in_percent() -> None:
+    table = _table(150, 3)
+    image, text = (table.columns[name].astype(np.float64) for name in ("clip", "clip_text"))
+    cosines = torch.nn.functional.cosine_similarity(torch.from_numpy(image), torch.from_numpy(text)).numpy()
+    (score,) = registry.make(Metric, "clip_score").score(table, table)
+    assert score.value == score.estimate == pytest.approx(100 * cosines.mean(), rel=1e-5)
+    assert score.stderr == pytest.approx(100 * cosines.std(ddof=1) / np.sqrt(150), rel=1e-5)
+    assert score.n == 150
+    assert score.higher_is_better
+
+
+class _Lookup:
+    """A CLIP model and its processor, as torchmetrics calls them: a picture or a text is the number of its row."""
+
+    config = SimpleNamespace(text_config=SimpleNamespace(max_position_embeddings=77))
+
+    def __init__(self, image: Array, text: Array) -> None:
+        self.image, self.text = torch.from_numpy(image), torch.from_numpy(text)
+
+    def __call__(self, text: list[str] | None = None, images: list[torch.Tensor] | None = None, **_: object) -> Tensors:
+        if text is not None:
+            ids = torch.tensor([[int(word)] for word in text])
+            return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        return {"pixel_values": torch.stack([image[0, 0, :1] for image in images or []])}
+
+    def to(self, device: object) -> Self:
+        return self
+
+    def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        return self.image[pixel_values[:, 0].long()]
+
+    def get_text_features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        return self.text[input_ids[:, 0]]
+
+
+def test_clip_score_is_that_of_torchmetrics() -> None:
+    table = _table(60, 4)
+    toy = _Lookup(table.columns["clip"], table.columns["clip_text"])
+    pictures = [torch.full((3, 2, 2), float(i)) for i in range(60)]
+    theirs, n = _clip_score_update(pictures, [str(i) for i in range(60)], toy, toy)
+    (score,) = registry.make(Metric, "clip_score").score(table, table)
+    assert n == 60
+    assert score.value == pytest.approx(float(theirs.mean()), rel=1e-4)
+
+
+def test_clip_score_keeps_negative_cosines() -> None:
+    vectors = _unit(_vectors(10, 0))
+    table = Table(tuple("abcdefghij"), {"clip": vectors, "clip_text": -vectors})
+    (score,) = registry.make(Metric, "clip_score").score(table, table)
+    assert score.value == pytest.approx(-100.0, rel=1e-5)
+
+
+def test_tables_refuse_what_cannot_be_trusted() -> None:
+    with pytest.raises(UserError, match='column "x" has 2 rows for 1 keys'):
+        Table(("a",), {"x": np.zeros((2, 3))})
+    with pytest.raises(UserError, match='column "x" holds values that are not finite'):
+        Table(("a",), {"x": np.array([[np.nan]])})
+
+
+def test_sorted_table_keeps_rows_with_their_keys() -> None:
+    table = sorted_table(["b", "c", "a"], {"x": np.array([2, 3, 1])})
+    assert table.keys == ("a", "b", "c")
+    assert table.columns["x"].tolist() == [1, 2, 3]

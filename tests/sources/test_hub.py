@@ -1,0 +1,180 @@
+"""The hub source on real `datasets` folders: saved to disk, or a repository of Parquet files."""
+
+import json
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Dataset, DatasetDict, Features, Image, Value
+
+from benchmark.base.errors import UserError
+from benchmark.build import main
+from benchmark.contracts.plugins import Part, Sample
+from benchmark.engine.datasets import BuiltDataset
+from benchmark.sources.hub import Hub
+
+
+def table(photos: Path, image: str = "image", caption: str = "text", null: int | None = None) -> Dataset:
+    """The photographs in name order as a dataset; the row `null` has no image."""
+    files = sorted(photos.rglob("*.*"))
+    cells = [None if i == null else {"bytes": path.read_bytes(), "path": path.name} for i, path in enumerate(files)]
+    rows = {image: cells, caption: [path.stem for path in files], "number": list(range(len(files)))}
+    return Dataset.from_dict(
+        rows, features=Features({image: Image(), caption: Value("string"), "number": Value("int64")})
+    )
+
+
+def repository(data: Dataset, folder: Path) -> Path:
+    """A dataset as the Hub keeps it: Parquet files below data/."""
+    (folder / "data").mkdir(parents=True)
+    data.to_parquet(folder / "data" / "train-00000-of-00001.parquet")
+    return folder
+
+
+def saved(data: Dataset | DatasetDict, folder: Path) -> Path:
+    data.save_to_disk(folder)
+    return folder
+
+
+def parts(source: Hub) -> dict[str, list[Sample]]:
+    """The samples of the first four parts."""
+    return {part.name: list(source.read(part, 64)) for part in islice(source.parts(), 4)}
+
+
+def texts(source: Hub, part: str) -> list[str | None]:
+    return [sample.caption for sample in source.read(Part(part, 500), 64)]
+
+
+@pytest.mark.parametrize("keep", [saved, repository])
+def test_every_row_is_in_exactly_one_split_with_its_own_bytes(keep: Any, photos: Path, tmp_path: Path) -> None:
+    source = Hub(str(keep(table(photos), tmp_path / "data")))
+    read = parts(source)
+    sizes = {"test-000000": 6, "val-000000": 6, "train-000000": 12, "train-000001": 0}
+    assert {name: len(samples) for name, samples in read.items()} == sizes
+    samples = [sample for rows in read.values() for sample in rows]
+    assert len({sample.key for sample in samples}) == 24
+    originals = {path.stem: path.read_bytes() for path in photos.rglob("*.*")}
+    assert {sample.caption: sample.image for sample in samples} == originals
+
+
+@pytest.mark.parametrize("keep", [saved, repository])
+def test_parts_are_the_same_from_every_reading(keep: Any, photos: Path, tmp_path: Path) -> None:
+    folder = str(keep(table(photos), tmp_path / "data"))
+    assert texts(Hub(folder), "train-000000") == texts(Hub(folder), "train-000000")
+    assert Hub(folder).identity() == Hub(folder).identity()
+
+
+def test_rows_on_disk_are_mixed_and_streamed_ones_keep_their_order(photos: Path, tmp_path: Path) -> None:
+    data = table(photos)
+    in_order = sorted(path.stem for path in photos.rglob("*.*"))
+    assert [data[i]["text"] for i in range(24)] != sorted(data["text"])[::-1]
+    on_disk = texts(Hub(str(saved(data, tmp_path / "saved"))), "train-000000")
+    streamed = texts(Hub(str(repository(data, tmp_path / "repository"))), "train-000000")
+    assert streamed == list(data["text"])[12:]
+    assert on_disk != sorted(on_disk, key=list(data["text"]).index)
+    assert set(on_disk) < set(in_order)
+
+
+def test_own_splits_are_used_where_they_exist(photos: Path, tmp_path: Path) -> None:
+    data = table(photos)
+    own = DatasetDict(
+        {"train": data.select(range(16)), "validation": data.select(range(16, 20)), "test": data.select(range(20, 24))}
+    )
+    read = parts(Hub(str(saved(own, tmp_path / "own"))))
+    names = list(data["text"])
+    assert {s.caption for s in read["train-000000"]} == set(names[:16])
+    assert {s.caption for s in read["val-000000"]} == set(names[16:20])
+    assert {s.caption for s in read["test-000000"]} == set(names[20:])
+    assert read["val-000000"][0].key.startswith("validation-")
+
+
+def test_a_missing_validation_split_is_taken_out_of_training(photos: Path, tmp_path: Path) -> None:
+    data = table(photos)
+    own = DatasetDict({"train": data.select(range(20)), "test": data.select(range(20, 24))})
+    read = parts(Hub(str(saved(own, tmp_path / "own"))))
+    assert {name: len(samples) for name, samples in read.items()} == {
+        "test-000000": 4,
+        "val-000000": 5,
+        "train-000000": 15,
+        "train-000001": 0,
+    }
+    assert {s.caption for s in read["test-000000"]} == set(list(data["text"])[20:])
+    assert not {s.key for s in read["val-000000"]} & {s.key for s in read["train-000000"]}
+
+
+@pytest.mark.parametrize("keep", [saved, repository])
+def test_columns_are_chosen_by_fields(keep: Any, photos: Path, tmp_path: Path) -> None:
+    folder = keep(table(photos, image="picture", caption="words"), tmp_path / "data")
+    assert texts(Hub(str(folder), image="picture"), "val-000000") == [None] * 6
+    assert set(texts(Hub(str(folder), image="picture", caption="words"), "val-000000")) <= {
+        path.stem for path in photos.rglob("*.*")
+    }
+    assert all(str(text).isdigit() for text in texts(Hub(str(folder), image="picture", caption="number"), "val-000000"))
+
+
+@pytest.mark.parametrize("keep", [saved, repository])
+@pytest.mark.parametrize(("fields", "told"), [({"image": "imag"}, '"image"'), ({"caption": "txt"}, '"text"')])
+def test_a_missing_column_is_answered_with_the_one_meant(
+    keep: Any, fields: dict[str, str], told: str, photos: Path, tmp_path: Path
+) -> None:
+    source = Hub(str(keep(table(photos), tmp_path / "data")), **fields)
+    with pytest.raises(UserError, match=f"did you mean {told}"):
+        next(source.parts())
+
+
+@pytest.mark.parametrize("column", ["text", "number"])
+@pytest.mark.parametrize("keep", [saved, repository])
+def test_a_column_without_images_is_refused(keep: Any, column: str, photos: Path, tmp_path: Path) -> None:
+    source = Hub(str(keep(table(photos), tmp_path / "data")), image=column)
+    with pytest.raises(UserError, match=column):
+        list(source.read(next(source.parts()), 64))
+
+
+def test_a_folder_that_is_no_dataset_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot open the dataset"):
+        next(Hub(str(tmp_path)).parts())
+
+
+def test_a_dataset_of_two_rows_is_refused(photos: Path, tmp_path: Path) -> None:
+    folder = saved(table(photos).select(range(2)), tmp_path / "two")
+    with pytest.raises(UserError, match="at least 3"):
+        next(Hub(str(folder)).parts())
+
+
+@pytest.mark.parametrize("keep", [saved, repository])
+def test_build_stops_at_the_end_of_the_source(
+    keep: Any, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = keep(table(photos), tmp_path / "data"), tmp_path / "out"
+    words = ["--cond", "canny", "--source", f"hub:{folder}", "--size", "10k", "--workers", "1", "--out", str(out)]
+    assert main(words) == 0
+    assert BuiltDataset.open(out).manifest.num_rows == {"train": 12, "val": 6, "test": 6}
+    capsys.readouterr()
+    assert main(words) == 0
+    assert "already built" in capsys.readouterr().out
+    assert main(["--verify", str(out), "--recompute", "1.0"]) == 0
+
+
+def test_a_row_without_image_is_counted_as_failed(photos: Path, tmp_path: Path) -> None:
+    folder, out = repository(table(photos, null=20), tmp_path / "data"), tmp_path / "out"
+    words = ["--cond", "canny", "--source", f"hub:{folder}", "--workers", "1", "--out", str(out)]
+    assert main(words) == 2
+    assert not (out / "manifest.json").exists()
+    assert main([*words, "--max-failed", "1"]) == 0
+    dataset = BuiltDataset.open(out)
+    assert list(dataset.manifest.failed) == ["train-00000020"]
+    assert dataset.manifest.num_rows["train"] == 11
+    commit = json.loads((out / "commits" / "train-000000.json").read_text())
+    assert (commit["num_in"], commit["num_ok"]) == (12, 11)
+
+
+def test_another_content_behind_the_same_path_is_another_identity(photos: Path, tmp_path: Path) -> None:
+    data = table(photos)
+    folders = [repository(data, tmp_path / "a"), repository(data.select(range(23, -1, -1)), tmp_path / "b")]
+    identities = []
+    for folder in folders:
+        (tmp_path / "here").symlink_to(folder)
+        identities.append(Hub(str(tmp_path / "here")).identity())
+        (tmp_path / "here").unlink()
+    assert identities[0] != identities[1]
