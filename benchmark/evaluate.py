@@ -15,7 +15,6 @@ from benchmark import registry
 from benchmark.base.console import say
 from benchmark.base.errors import UserError
 from benchmark.base.files import canonical_json, replace_file, sha256
-from benchmark.base.provenance import commit, machine, package_versions
 from benchmark.cli import command_line, option
 from benchmark.cli import main as cli_main
 from benchmark.contracts.plugins import Annotator, Condition, Encoder, Images, Map, Metric
@@ -175,54 +174,80 @@ def _record(
     reference: "Reference",
     evidence: Evidence,
 ) -> Record:
-    metrics = {spec: registry.make(Metric, spec) for spec in form.metric or registry.names(Metric)}
-    has_captions = all(reference.captions)
-    metrics = {spec: metric for spec, metric in metrics.items() if has_captions or not _needs_texts(metric)}
-    referee_spec = form.referee or condition.referee
-    referee = registry.make(Annotator, referee_spec)
-    referee_identity = {"spec": referee_spec, **referee.identity()}
+    from benchmark.engine.runs import provenance
+
+    metrics = _metrics(form, reference)
+    referee = _referee(form, condition, config["condition"]["name"])
+    comparability = _comparability(config, dataset, metrics, referee)
     rows = observe(condition, referee, reference, evidence)
-    spaces = {name: _encoder(name).identity() for name in sorted(_spaces(metrics))}
-    samples = {"n": len(reference.keys), "keys_sha256": config["samples"]["sha256"], "split": config["split"]}
-    generation = {"sampling": config["sampling"], "prompts": config["prompts"], "base": config["base"]}
-    comparability = {
-        "suite_version": SUITE_VERSION,
-        "dataset": dataset.manifest.fingerprint,
-        "samples": samples,
-        "condition": config["condition"],
-        "referee": referee_identity,
-        "spaces": spaces,
-        "metrics": {spec: registry.describe(metric) for spec, metric in metrics.items()},
-        "generation": generation,
-        "resolution": dataset.plan.resolution,
-    }
-    identity = {"comparability": comparability, "control": config["control"]}
-    head, dirty = commit()
+    control = _without_paths(config["control"])
     return Record(
-        evaluation_id=sha256(canonical_json(identity))[:16],
+        evaluation_id=sha256(canonical_json([comparability, control]))[:16],
         comparability_key=sha256(canonical_json(comparability)),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        dataset={"name": dataset.name, "fingerprint": dataset.manifest.fingerprint, **samples},
+        dataset={"name": dataset.name, "fingerprint": dataset.manifest.fingerprint, **comparability["samples"]},
         condition=config["condition"]["name"],
         headline=condition.headline,
-        method=config["control"]["method"]["name"],
+        method=control["method"]["name"],
         base=config["base"]["name"],
-        training=config["control"] if "recipe" in config["control"] else None,
-        generation=generation,
-        referee=referee_identity,
-        reconstruction=anchored(rows, condition.scores, {"referee": referee_spec}),
+        training=control if "recipe" in control else None,
+        generation=comparability["generation"],
+        referee=comparability["referee"],
+        reconstruction=anchored(rows, condition.scores, {"referee": comparability["referee"]["spec"]}),
         scores=tuple(score_images(metrics, reference, evidence.generated, evidence.real)),
         floor_scores=tuple(score_images(metrics, reference, evidence.no_control, evidence.real)),
         counts=Counts(requested=len(reference.keys), generated=len(reference.keys), failed=0),
-        environment={
-            "machine": machine(),
-            "packages": package_versions(),
-            "commit": head,
-            "dirty": dirty,
-            "command": command_line(form),
-            "comparability": comparability,
-        },
+        environment={**provenance(command_line(form)), "comparability": comparability},
     )
+
+
+def _metrics(form: Evaluate, reference: "Reference") -> dict[str, Metric]:
+    """Return the metrics asked for; those that compare with captions only where every sample has one."""
+    metrics = {spec: registry.make(Metric, spec) for spec in form.metric or registry.names(Metric)}
+    if all(reference.captions):
+        return metrics
+    textual = [spec for spec, metric in metrics.items() if _needs_texts(metric)]
+    if textual:
+        say(f"left out, since some samples have no caption: {', '.join(textual)}")
+    return {spec: metric for spec, metric in metrics.items() if spec not in textual}
+
+
+def _referee(form: Evaluate, condition: Condition, name: str) -> Annotator:
+    referee = registry.make(Annotator, form.referee or condition.referee)
+    if referee.condition != name:
+        raise UserError(f"the referee {form.referee} makes {referee.condition} maps, but the condition is {name}")
+    return referee
+
+
+def _comparability(
+    config: dict[str, Any], dataset: "BuiltDataset", metrics: Mapping[str, Metric], referee: Annotator
+) -> dict[str, Any]:
+    """Return everything that must agree before two records may be compared; nothing about training is in it."""
+    return {
+        "suite_version": SUITE_VERSION,
+        "dataset": dataset.manifest.fingerprint,
+        "samples": {"n": config["samples"]["n"], "keys_sha256": config["samples"]["sha256"], "split": config["split"]},
+        "condition": config["condition"],
+        "referee": {"spec": _spec(referee), **referee.identity()},
+        "spaces": {name: _encoder(name).identity() for name in sorted(_spaces(metrics))},
+        "metrics": {spec: registry.describe(metric) for spec, metric in metrics.items()},
+        "generation": {"sampling": config["sampling"], "prompts": config["prompts"], "base": config["base"]},
+        "resolution": dataset.plan.resolution,
+    }
+
+
+def _spec(plugin: Annotator) -> str:
+    """Return a plugin as it is written on the command line, every field included."""
+    name, *fields = registry.describe(plugin).items()
+    return ",".join([name[1], *(f"{field}={value}" for field, value in fields)])
+
+
+def _without_paths(control: dict[str, Any]) -> dict[str, Any]:
+    """Return what steered the images without the places it lay in: they belong to one machine."""
+    kept = {key: value for key, value in control.items() if key != "run"}
+    if "dataset" in kept:
+        kept["dataset"] = {key: value for key, value in kept["dataset"].items() if key != "path"}
+    return kept
 
 
 def _spaces(metrics: Mapping[str, Metric]) -> set[str]:
