@@ -5,10 +5,9 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
-import pandas as pd
 
 from benchmark.base.console import say
 from benchmark.base.errors import UserError
@@ -17,6 +16,9 @@ from benchmark.cli import main as cli_main
 from benchmark.cli import option
 from benchmark.contracts.records import Anchored, Record, Score
 from benchmark.engine.records import read_records
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _TEMPLATES = Path(__file__).parent / "board"
 _ANCHORS = ("real", "vae", "run", "no_control", "shuffled")
@@ -127,8 +129,10 @@ def shown(score: Score | None, digits: int = 3) -> str:
     return f"{score.estimate:.{digits}f} [{score.low:.{digits}f}, {score.high:.{digits}f}]"
 
 
-def frame(board: list[Section]) -> pd.DataFrame:
+def frame(board: list[Section]) -> "pd.DataFrame":
     """Return the board as one table, a row a record, for pandas."""
+    import pandas as pd
+
     rows = []
     for section in board:
         for row in section.rows:

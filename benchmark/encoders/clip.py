@@ -12,6 +12,7 @@ from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
 from benchmark.base.files import sha256_file
 from benchmark.contracts.plugins import Encoder, Images
+from benchmark.engine.bases import quiet_libraries
 from benchmark.scenes.models import CLIP_FOLDER
 
 _BATCH = 64
@@ -29,6 +30,7 @@ class Clip(Encoder):
 
     @cached_property
     def _clip(self) -> CLIPModel:
+        quiet_libraries()
         return CLIPModel.from_pretrained(self._folder, dtype=torch.float32, use_safetensors=True).eval()
 
     @cached_property

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from diffusers.utils import logging
+from diffusers.utils import logging as diffusers_logging
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
 
 from benchmark.base.errors import UserError, did_you_mean
 from benchmark.base.files import canonical_json, sha256
@@ -74,6 +75,13 @@ class Base:
         return (images / 2 + 0.5).clamp(0, 1)
 
 
+def quiet_libraries() -> None:
+    """Keep diffusers and transformers from drawing their own bars and notices between our lines."""
+    diffusers_logging.set_verbosity_error()
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+
+
 def _hash(module: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in module.state_dict().items():
@@ -91,7 +99,7 @@ def load_base(name: str, device: str = "cpu") -> Base:
     folder = str(BUNDLED.get(name, name))
     if "/" not in folder and not Path(folder).is_dir():
         raise UserError(f'no base "{name}"; {did_you_mean(name, BUNDLED)}, a diffusers folder, or a hub id')
-    logging.set_verbosity_error()  # what it would say of the pipeline's own configuration is not for our users
+    quiet_libraries()
     try:
         pipeline = StableDiffusionPipeline.from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True, safety_checker=None, requires_safety_checker=False
