@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import registry
+from benchmark import leaderboard, registry
 from benchmark.build import Build
 from benchmark.cli import fill
+from benchmark.engine.records import read_records
 from benchmark.evaluate import Evaluate
 from benchmark.generate import Generate
 from benchmark.leaderboard import Leaderboard
@@ -72,3 +73,17 @@ def test_help_does_not_import_torch(name: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     assert "example: python -m benchmark" in done.stdout
+
+
+def test_the_committed_board_is_the_one_its_records_make() -> None:
+    assert leaderboard.main(["--results", str(ROOT / "results"), "--check"]) == 0
+
+
+def test_the_numbers_and_the_picture_of_the_readme_are_those_of_a_committed_record() -> None:
+    text = (ROOT / "README.md").read_text()
+    (picture,) = re.findall(r"\]\((results/.+\.webp)\)", text)
+    (record,) = (r for path, r in read_records(ROOT / "results").items() if path.stem == Path(picture).stem)
+    miou = record.reconstruction["miou"]
+    for anchor in (miou.real, miou.vae, miou.run, miou.no_control):
+        assert leaderboard.shown(anchor) in text
+    assert miou.run.low > miou.no_control.high
