@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
-from benchmark.base.files import sha256_file
+from benchmark.base.files import canonical_json, sha256, sha256_file
 from benchmark.contracts.plugins import Encoder, Images
 from benchmark.engine.bases import quiet_libraries
 from benchmark.scenes.models import CLIP_FOLDER
@@ -42,10 +42,11 @@ class Clip(Encoder):
         return CLIPImageProcessorPil.from_pretrained(self._folder)
 
     def identity(self) -> dict[str, str]:
-        """Return the name of the space and the hash of its weights (or the hub id, where it is not a folder)."""
+        """Return the name of the space and the hashes of its weights (or hub id and commit) and its vocabulary."""
         weights = Path(self._folder) / "model.safetensors"
         digest = sha256_file(weights) if weights.exists() else f"{self.model}@{self._clip.config._commit_hash}"
-        return {"space": f"clip-{self.model}", "weights_sha256": digest}
+        vocabulary = sha256(canonical_json(self._tokenizer.get_vocab()))
+        return {"space": f"clip-{self.model}", "weights_sha256": digest, "vocabulary_sha256": vocabulary}
 
     @torch.inference_mode()
     def encode(self, images: Images) -> NDArray[np.float32]:

@@ -23,6 +23,7 @@ from benchmark.base.console import progress, say
 from benchmark.base.files import pretty_json, replace_file
 from benchmark.base.provenance import machine
 from benchmark.base.seeds import Stream
+from benchmark.engine.bases import load_base
 from benchmark.engine.checkpoints import (
     load_optimizer_tensors,
     load_tensors,
@@ -31,6 +32,7 @@ from benchmark.engine.checkpoints import (
     with_prefix,
     without_prefix,
 )
+from benchmark.scenes.judging import judge
 from benchmark.scenes.models import (
     RESOLUTION,
     WEIGHTS,
@@ -237,7 +239,7 @@ class TextToImage(nn.Module):
 
 
 def train_unet(pool: Pool, held_out: Pool, work: Path, out: Path) -> dict[str, float]:
-    """Train the denoiser on cached latents and return its held-out loss; leaves the whole pipeline in place."""
+    """Train the denoiser on cached latents; return its held-out loss and how often the referee sees what is named."""
     tokenizer, scheduler = build_tokenizer(), build_scheduler()
     vae = AutoencoderKL.from_pretrained(out / "scenes-tiny" / "vae", torch_dtype=torch.float32).eval()
     text_encoder = build_text_encoder(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id)
@@ -265,7 +267,7 @@ def train_unet(pool: Pool, held_out: Pool, work: Path, out: Path) -> dict[str, f
     with torch.no_grad():
         value = loss_on(average, held_mean, held_std, _tokens(held_out.captions), Stream(0, "held-out", 0)).item()
     export_base(average, base)
-    return {"held_out_loss": value}
+    return {"held_out_loss": value, **judge(load_base(str(base)), held_out)}
 
 
 def export_base(average: TextToImage, base: Path) -> None:
