@@ -38,9 +38,7 @@ class Build:
 
     cond: tuple[str, ...] = option("condition, as in seg or canny,low=100,high=200; may be given again", ())
     source: str = option("where samples come from: scenes, folder:PATH, hub:NAME_OR_PATH", "scenes")
-    size: int = option(
-        "training pairs: 500, 10k, 1m, tiny (1,000), small (10,000), large (1,048,576)", 1000, parse_size
-    )
+    size: int = option("training pairs, up to the next whole shard: 500, 10k, 1m, tiny, small, large", 1000, parse_size)
     resolution: int = option("pixels a side", 64, positive)
     annotator: tuple[str, ...] = option("what makes the maps, in the order of --cond, instead of the default", ())
     out: Path | None = option("dataset folder (default: datasets/<source>-<conditions>-<resolution>)", None, Path)

@@ -19,7 +19,7 @@ from benchmark.cli import command_line, option
 from benchmark.cli import main as cli_main
 from benchmark.contracts.plugins import Annotator, Condition, Encoder, Images, Map, Metric
 from benchmark.contracts.records import Counts, Record, Score
-from benchmark.contracts.tables import Table
+from benchmark.contracts.tables import Table, sorted_table
 from benchmark.numbers.anchors import anchored
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def table(columns: set[str], keys: tuple[str, ...], images: Images, texts: list[
             vectors[column] = _encoder(column.removesuffix("_text")).encode_texts(texts)
         else:
             vectors[column] = _encoder(column).encode(images)
-    return Table(keys, vectors)
+    return sorted_table(keys, vectors)
 
 
 def score_images(metrics: Mapping[str, Metric], reference: "Reference", images: Images, real: Images) -> list[Score]:

@@ -72,13 +72,6 @@ def remake(family: type[P], description: dict[str, Any]) -> P:
     return _load(family, description["name"])(**fields)
 
 
-def summary(family: type[Any], name: str) -> str:
-    """Return the first sentence of a plugin's module, for help pages."""
-    module = importlib.import_module(_module(family, name)) if name not in _foreign(family) else None
-    text = (module.__doc__ if module else _foreign(family)[name].value) or ""
-    return text.strip().splitlines()[0]
-
-
 def _split(spec: str) -> tuple[str, dict[str, str]]:
     """Split at commas that begin a field, so that a path may hold commas."""
     head, *rest = re.split(r",(?=[a-z_][a-z0-9_]*=)", spec)

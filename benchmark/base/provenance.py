@@ -8,7 +8,6 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGE = "condition-benchmark"
 _RECORDED = ("torch", "diffusers", "transformers", "datasets", "torchmetrics", "numpy", "opencv-python-headless")
 
 
