@@ -197,8 +197,22 @@ def _record(
         scores=tuple(score_images(metrics, reference, evidence.generated, evidence.real)),
         floor_scores=tuple(score_images(metrics, reference, evidence.no_control, evidence.real)),
         counts=Counts(requested=len(reference.keys), generated=len(reference.keys), failed=0),
-        environment={**provenance(command_line(form)), "comparability": comparability},
+        environment={
+            **provenance(command_line(form)),
+            "training": _training_provenance(config["control"]),
+            "comparability": comparability,
+        },
     )
+
+
+def _training_provenance(control: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the command, machine, packages and commit of the run behind the images; None for a released ControlNet."""
+    from benchmark.engine.runs import RUN, read_finished
+
+    if "run" not in control:
+        return None
+    provenance: dict[str, Any] = read_finished(Path(control["run"]), RUN)["provenance"]
+    return provenance
 
 
 def _metrics(form: Evaluate, reference: "Reference") -> dict[str, Metric]:

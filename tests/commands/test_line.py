@@ -80,6 +80,13 @@ def test_the_record_is_valid_and_names_what_was_scored(line: Path, home: Path) -
     assert {score.name for score in record.floor_scores} == {score.name for score in record.scores}
 
 
+def test_the_record_holds_the_commands_of_evaluation_and_of_training(line: Path) -> None:
+    environment = read(line).environment
+    assert environment["command"].startswith("python -m benchmark.evaluate")
+    assert environment["training"]["command"].startswith("python -m benchmark.train")
+    assert environment["training"]["packages"]["torch"]
+
+
 def test_every_score_states_its_interval_and_number_of_images(line: Path) -> None:
     record = read(line)
     scores = [*record.scores, *(getattr(score, name) for score in record.reconstruction.values() for name in ANCHORS)]
