@@ -193,7 +193,9 @@ def _record(
         training=control if "recipe" in control else None,
         generation=comparability["generation"],
         referee=comparability["referee"],
-        reconstruction=anchored(rows, condition.scores, {"referee": comparability["referee"]["spec"]}),
+        reconstruction=anchored(
+            rows, condition.scores, {"referee": comparability["referee"]["spec"]}, condition.errors
+        ),
         scores=tuple(score_images(metrics, reference, evidence.generated, evidence.real)),
         floor_scores=tuple(score_images(metrics, reference, evidence.no_control, evidence.real)),
         counts=Counts(requested=len(reference.keys), generated=len(reference.keys), failed=0),

@@ -1,7 +1,6 @@
 """OpenCV's Canny detector on the colour image, as the ControlNet authors use it."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import cv2
 
@@ -15,7 +14,10 @@ class Canny(Annotator):
     low: int = 100
     high: int = 200
 
-    condition: ClassVar[str] = "canny"
+    @property
+    def condition(self) -> str:
+        """The condition it makes maps of."""
+        return "canny"
 
     def annotate(self, images: Images) -> list[Map]:
         """Return one bool (H, W) edge map for each image."""

@@ -1,24 +1,35 @@
-"""The bundled referee of the scenes world: a small network that segments 64 x 64 renders."""
+"""The bundled referee of the scenes world: a small network that reads every condition off a 64 x 64 image."""
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
 
-import numpy as np
-import torch
-
+from benchmark.base.errors import UserError, did_you_mean
 from benchmark.base.files import sha256_file
 from benchmark.contracts.plugins import Annotator, Images, Map
-from benchmark.scenes.models import REFEREE_FILE, Referee, load_referee, to_input
-
-_BATCH = 64
+from benchmark.scenes.maps import CONDITIONS
+from benchmark.scenes.models import REFEREE_FILE, Referee, load_referee
+from benchmark.scenes.reading import read, read_off
 
 
 @dataclass(frozen=True)
 class Scenes(Annotator):
-    """Segmentation into the classes of the scenes palette."""
+    """One condition of the referee, as in ``scenes:depth``.
 
-    condition: ClassVar[str] = "seg"
+    Attributes:
+        kind: The condition: seg, depth, normal, softedge, lines, scribble or pose.
+    """
+
+    kind: str = "seg"
+
+    def __post_init__(self) -> None:
+        """Refuse a condition that the referee does not read."""
+        if self.kind not in CONDITIONS:
+            raise UserError(f'scenes reads no "{self.kind}"; {did_you_mean(self.kind, CONDITIONS)}')
+
+    @property
+    def condition(self) -> str:
+        """The condition it makes maps of."""
+        return self.kind
 
     @cached_property
     def _referee(self) -> Referee:
@@ -28,8 +39,6 @@ class Scenes(Annotator):
         """Return the hash of the referee's weights."""
         return {"weights_sha256": sha256_file(REFEREE_FILE)}
 
-    @torch.inference_mode()
     def annotate(self, images: Images) -> list[Map]:
-        """Return one uint16 (64, 64) id map for each image of uint8 (N, 64, 64, 3)."""
-        ids = [self._referee(to_input(images[i : i + _BATCH])).argmax(dim=1) for i in range(0, len(images), _BATCH)]
-        return [Map(map_) for map_ in torch.cat(ids).numpy().astype(np.uint16)]
+        """Return one map for each image of uint8 (N, 64, 64, 3)."""
+        return [Map(array) for reading in read(self._referee, images) for array in read_off(reading, self.kind)]

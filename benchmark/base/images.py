@@ -121,6 +121,12 @@ def encode_paletted_png(ids: NDArray[np.uint8], colours: NDArray[np.uint8]) -> b
     return buffer.getvalue()
 
 
+def decode_grey16(data: bytes) -> NDArray[np.uint16]:
+    """Return the (H, W) levels of a 16-bit grey PNG."""
+    with Image.open(io.BytesIO(data)) as picture:
+        return np.asarray(picture, dtype=np.uint16)
+
+
 def decode_ids(data: bytes) -> NDArray[np.uint8]:
     """Return the (H, W) ids of a paletted or grey PNG."""
     with Image.open(io.BytesIO(data)) as picture:

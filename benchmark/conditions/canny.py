@@ -1,20 +1,13 @@
-"""Canny edges (Canny 1986): one-bit maps, white on black, compared by F1 with and without a pixel of tolerance."""
+"""Canny edges (Canny 1986) of the image."""
 
 from dataclasses import dataclass
 from typing import ClassVar
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
-
-from benchmark.base.images import Transform, decode_ids, encode_bilevel_png
-from benchmark.contracts.plugins import Condition, Images, Map
-
-_ROW = ("images", "f1", "f1_1px", "edge_share")
+from benchmark.conditions._masks import Masks
 
 
 @dataclass(frozen=True)
-class Canny(Condition):
+class Canny(Masks):
     """Edges between two hysteresis thresholds on the gradient (0 to 255), as `cv2.Canny` defines them.
 
     Map: bool (H, W), True on an edge. The thresholds 100 and 200 are those of the ControlNet authors' code.
@@ -24,59 +17,8 @@ class Canny(Condition):
     high: int = 200
 
     annotator: ClassVar[str | None] = "canny"
-    headline: ClassVar[str] = "f1_1px"
 
     @property
     def referee(self) -> str:
         """The same detector at the same thresholds."""
         return f"canny,low={self.low},high={self.high}"
-
-    def warp(self, map_: Map, transform: Transform) -> Map:
-        """Return the map resized and cropped without mixing pixels."""
-        pixels = transform.apply(map_.array.astype(np.uint8), cv2.INTER_NEAREST_EXACT)
-        return Map(pixels.astype(bool))
-
-    def encode(self, map_: Map) -> bytes:
-        """Return a one-bit PNG."""
-        return encode_bilevel_png(map_.array)
-
-    def decode(self, data: bytes) -> Map:
-        """Return the mask of a one-bit PNG."""
-        return Map(decode_ids(data) > 0)
-
-    def render(self, map_: Map, size: int) -> Images:
-        """Return white edges on black."""
-        grey = np.where(map_.array, np.uint8(255), np.uint8(0))
-        scaled = (
-            cv2.resize(grey, (size, size), interpolation=cv2.INTER_NEAREST_EXACT) if grey.shape[0] != size else grey
-        )
-        return np.repeat(scaled[:, :, None], 3, axis=2)
-
-    def compare(self, reference: Map, predicted: Map) -> NDArray[np.float64]:
-        """Return (images, F1, F1 with one pixel of tolerance, share of edge pixels predicted)."""
-        a, b = reference.array, predicted.array
-        return np.array([1.0, _f1(a, b, a, b), _f1(a, b, _grown(a), _grown(b)), b.mean()])
-
-    def scores(self, totals: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        """Return means over images of the strict and the tolerant F1."""
-        return {name: totals[..., i] / totals[..., 0] for i, name in enumerate(_ROW) if name.startswith("f1")}
-
-
-def _grown(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    return np.asarray(cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)), dtype=bool)
-
-
-def _f1(
-    reference: NDArray[np.bool_],
-    predicted: NDArray[np.bool_],
-    near_reference: NDArray[np.bool_],
-    near_predicted: NDArray[np.bool_],
-) -> float:
-    """Harmonic mean of precision and recall; 1 when both maps are empty, 0 when one is."""
-    if not reference.any() and not predicted.any():
-        return 1.0
-    if not reference.any() or not predicted.any():
-        return 0.0
-    precision = float(near_reference[predicted].mean())
-    recall = float(near_predicted[reference].mean())
-    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0

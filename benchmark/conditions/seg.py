@@ -36,7 +36,7 @@ class Seg(Condition):
     @property
     def referee(self) -> str:
         """The bundled segmenter of the scenes world."""
-        return "scenes"
+        return "scenes:seg"
 
     @property
     def colours(self) -> NDArray[np.uint8]:

@@ -91,7 +91,10 @@ class Source(ABC):
 class Annotator(ABC):
     """Turns RGB images into canonical maps of one condition."""
 
-    condition: ClassVar[str]
+    @property
+    @abstractmethod
+    def condition(self) -> str:
+        """The condition it makes maps of."""
 
     def identity(self) -> dict[str, str]:
         """Return the sha256 of the weights; an algorithm without weights is named by its fields alone."""
@@ -107,6 +110,7 @@ class Condition(ABC):
 
     annotator: ClassVar[str | None]
     headline: ClassVar[str]
+    errors: ClassVar[frozenset[str]] = frozenset()  # names of scores of which less is better
 
     @property
     @abstractmethod
@@ -119,7 +123,7 @@ class Condition(ABC):
 
     @abstractmethod
     def encode(self, map_: Map) -> bytes:
-        """Return the map as a lossless PNG."""
+        """Return the map as a PNG, without loss beyond the precision the condition states."""
 
     @abstractmethod
     def decode(self, data: bytes) -> Map:
@@ -135,7 +139,7 @@ class Condition(ABC):
 
     @abstractmethod
     def scores(self, totals: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        """Return named scores, each (...), of summed rows (..., K); higher is better for all of them."""
+        """Return named scores, each (...), of summed rows (..., K); more is better but for those named in `errors`."""
 
 
 class Encoder(ABC):

@@ -13,27 +13,32 @@ Scores = Callable[[Array], dict[str, Array]]
 ANCHORS = ("run", "real", "vae", "no_control", "shuffled")
 
 
-def anchored(rows: Mapping[str, Array], scores: Scores, definition: dict[str, object]) -> dict[str, Anchored]:
+def anchored(
+    rows: Mapping[str, Array], scores: Scores, definition: dict[str, object], errors: frozenset[str] = frozenset()
+) -> dict[str, Anchored]:
     """Return every score of a condition with its anchors.
 
     Args:
         rows: Additive comparison rows (N, K) of the same N samples for each name in ANCHORS.
         scores: The condition's `scores`: sums (..., K) to named values (...).
         definition: What the numbers depend on, kept with each.
+        errors: Names of scores of which less is better; the normalised score grows with control for all.
     """
     names = list(scores(rows["run"].sum(axis=0)))
-    return {name: _anchored(rows, scores, name, definition) for name in names}
+    return {name: _anchored(rows, scores, name, definition, name not in errors) for name in names}
 
 
-def _anchored(rows: Mapping[str, Array], scores: Scores, name: str, definition: dict[str, object]) -> Anchored:
-    def score(label: str, estimate: jackknife.Estimate) -> Score:
+def _anchored(
+    rows: Mapping[str, Array], scores: Scores, name: str, definition: dict[str, object], more_is_better: bool
+) -> Anchored:
+    def score(label: str, estimate: jackknife.Estimate, higher_is_better: bool = more_is_better) -> Score:
         return Score.of(
             label,
             value=estimate.value,
             estimate=estimate.value,
             stderr=estimate.stderr,
             n=estimate.n,
-            higher_is_better=True,
+            higher_is_better=higher_is_better,
             definition=definition,
         )
 
@@ -47,6 +52,7 @@ def _anchored(rows: Mapping[str, Array], scores: Scores, name: str, definition: 
         run, vae, floor = (statistic(part) for part in np.split(total, 3, axis=-1))
         return (run - floor) / (vae - floor)
 
-    has_room = parts["vae"].value > parts["no_control"].value
-    control = score(f"{name}.normalised", jackknife.additive(joint, normalised)) if has_room else None
+    room = parts["vae"].value - parts["no_control"].value
+    has_room = room > 0 if more_is_better else room < 0
+    control = score(f"{name}.normalised", jackknife.additive(joint, normalised), True) if has_room else None
     return Anchored(**parts, normalised=control)

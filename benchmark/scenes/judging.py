@@ -1,23 +1,27 @@
-"""Judge the bundled base by the bundled referee: does it draw the kinds of solids that a caption names?"""
+"""Judge pictures by the bundled referee: is every object that a caption names there, with its kind and its colour?"""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from benchmark.base.console import progress
 from benchmark.engine.bases import Base
 from benchmark.engine.diffusion import Sampling, initial_latents, sample
-from benchmark.engine.latents import to_uint8
-from benchmark.scenes.models import RESOLUTION, load_referee, to_input
-from benchmark.scenes.palette import KINDS
+from benchmark.engine.latents import round_trip, to_uint8
+from benchmark.numbers.frechet import Gaussian, frechet_distance
+from benchmark.scenes.models import RESOLUTION, Referee, to_input
+from benchmark.scenes.palette import COLOURS, KINDS
 from benchmark.scenes.pool import Pool
-from benchmark.scenes.render import FIRST_SOLID
+from benchmark.scenes.reading import features
+from benchmark.scenes.render import FIRST_KIND
 
-_BATCH = 32
-_VISIBLE_PIXELS = 25  # of 64 x 64: smaller than the smallest solid that is not hidden
+_BATCH = 50
+_VISIBLE_PIXELS = 16  # of 64 x 64: half of the smallest objects that are not hidden
 
 
 def draw(base: Base, captions: Sequence[str], settings: Sampling) -> NDArray[np.uint8]:
@@ -35,19 +39,78 @@ def draw(base: Base, captions: Sequence[str], settings: Sampling) -> NDArray[np.
 
 
 @torch.inference_mode()
-def kinds_seen(images: NDArray[np.uint8], tags: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Return the share of named kinds that the referee sees, by the number of solids a caption names."""
-    referee = load_referee()
-    shares: dict[int, list[float]] = {}
-    for image, truth in zip(images, tags, strict=True):
-        ids = referee(to_input(image[None])).argmax(dim=1)
-        pixels = torch.bincount(ids.flatten(), minlength=FIRST_SOLID + len(KINDS))
-        named = {FIRST_SOLID + KINDS.index(solid["kind"]) for solid in truth["solids"]}
-        share = float(np.mean([bool(pixels[kind] >= _VISIBLE_PIXELS) for kind in named]))
-        shares.setdefault(len(truth["solids"]), []).append(share)
-    return {f"kinds_seen_{count}_solids": round(float(np.mean(row)), 3) for count, row in sorted(shares.items())}
+def objects_found(
+    referee: Referee, images: NDArray[np.uint8], tags: Sequence[dict[str, Any]]
+) -> list[tuple[int, int, int]]:
+    """Return, for each image: named objects, those found by kind, and those found by kind and colour.
+
+    An object is found where a connected region of at least 16 pixels has its kind (and its colour); two alike need two.
+
+    Args:
+        referee: The network that reads the images.
+        images: uint8 (N, 64, 64, 3).
+        tags: N, as `captions.tags` gives them.
+    """
+    rows = []
+    for start in range(0, len(images), _BATCH):
+        reading = referee(to_input(np.asarray(images[start : start + _BATCH])))
+        kinds, colours = reading.seg.argmax(dim=1).numpy(), reading.colour.argmax(dim=1).numpy()
+        for kind, colour, truth in zip(kinds, colours, tags[start : start + _BATCH], strict=True):
+            rows.append(_found(kind, colour, truth["things"]))
+    return rows
 
 
-def judge(base: Base, held_out: Pool) -> dict[str, float]:
-    """Return `kinds_seen` for images the base draws from held-out captions (15 steps, guidance 4)."""
-    return kinds_seen(draw(base, held_out.captions, Sampling()), held_out.tags)
+def _found(kind: NDArray[np.int64], colour: NDArray[np.int64], things: list[dict[str, str]]) -> tuple[int, int, int]:
+    names = list(COLOURS)
+    by_kind = Counter(FIRST_KIND + KINDS.index(thing["kind"]) for thing in things)
+    by_both = Counter((FIRST_KIND + KINDS.index(thing["kind"]), 1 + names.index(thing["colour"])) for thing in things)
+    found = sum(min(wanted, _regions(kind == k)) for k, wanted in by_kind.items())
+    exact = sum(min(wanted, _regions((kind == k) & (colour == c))) for (k, c), wanted in by_both.items())
+    return len(things), found, exact
+
+
+def _regions(mask: NDArray[np.bool_]) -> int:
+    """Count the connected regions that are large enough to be an object."""
+    labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
+    return int((np.bincount(labels.ravel(), minlength=count + 1)[1:] >= _VISIBLE_PIXELS).sum())
+
+
+def found_shares(rows: Sequence[tuple[int, int, int]]) -> dict[str, float]:
+    """Return the share of named objects found, by the number of objects a caption names."""
+    table = np.array(rows)
+    shares = {}
+    for count in sorted(set(table[:, 0].tolist())):
+        named, kind, both = table[table[:, 0] == count].sum(axis=0)
+        shares[f"kind_{count}"] = round(float(kind / named), 4)
+        shares[f"kind_and_colour_{count}"] = round(float(both / named), 4)
+    return shares
+
+
+def named_objects(base: Base, referee: Referee, held_out: Pool, count: int) -> dict[str, float]:
+    """Return `found_shares` of what the base draws from the first so many captions of a pool."""
+    images = draw(base, held_out.captions[:count], Sampling())
+    return found_shares(objects_found(referee, images, held_out.tags[:count]))
+
+
+def judge(base: Base, referee: Referee, held_out: Pool) -> dict[str, Any]:
+    """Judge a base on the first half of a pool; the second half is the reference of the Frechet distances.
+
+    `drawn` is what the base draws from the captions, `rendered` what the referee finds in the renders themselves: the
+    most that `drawn` can reach. Frechet distances, in the referee's 64 dimensions, are to the second half: of the
+    renders of the first half (`real`), of these after the autoencoder (`vae`), and of what the base draws from their
+    captions (`base`).
+    """
+    half = len(held_out.captions) // 2
+    tags = held_out.tags[:half]
+    renders = np.asarray(held_out.images[:half])
+    images = draw(base, held_out.captions[:half], Sampling())
+    reference = Gaussian.fit(features(referee, held_out.images[half:]))
+
+    def distance(pictures: NDArray[np.uint8]) -> float:
+        return frechet_distance(Gaussian.fit(features(referee, pictures)), reference)
+
+    return {
+        "drawn": found_shares(objects_found(referee, images, tags)),
+        "rendered": found_shares(objects_found(referee, renders, tags)),
+        "frechet": {"real": distance(renders), "vae": distance(round_trip(base, renders)), "base": distance(images)},
+    }

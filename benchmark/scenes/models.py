@@ -3,6 +3,7 @@
 `scenes-tiny` is a Stable Diffusion 2 style model (v-prediction, 12 encoder blocks and a middle) on 16 x 16 x 8 latents.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,15 @@ from torch.nn import functional
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTextConfig, CLIPTextModel
 
 from benchmark.engine.checkpoints import load_tensors
-from benchmark.scenes.palette import SEG_CLASSES
+from benchmark.scenes.figure import KEYPOINTS
+from benchmark.scenes.palette import COLOURS, SEG_CLASSES
 
 WEIGHTS = Path(__file__).parent / "weights"
 REFEREE_FILE = WEIGHTS / "referee" / "model.safetensors"
 CLIP_FOLDER = WEIGHTS / "clip"
 RESOLUTION = 64
 LATENT_CHANNELS, LATENT_SIDE = 8, 16
-TEXT_WIDTH, TEXT_TOKENS = 96, 32
+TEXT_WIDTH, TEXT_TOKENS = 96, 48
 FEATURES = 64
 
 
@@ -40,7 +42,11 @@ def build_vae() -> AutoencoderKL:
 
 
 def build_unet() -> UNet2DConditionModel:
-    """Return the untrained denoiser: four levels of two blocks, cross attention on the first three."""
+    """Return the untrained denoiser: four levels of two blocks, cross attention at 8 x 8 and 4 x 4.
+
+    Attention at 16 x 16 would halve the speed on a CPU, most of it in the backward pass, for a picture of four pixels
+    a latent that the convolutions draw.
+    """
     cross, plain = "CrossAttnDownBlock2D", "DownBlock2D"
     return UNet2DConditionModel(
         sample_size=LATENT_SIDE,
@@ -48,10 +54,10 @@ def build_unet() -> UNet2DConditionModel:
         out_channels=LATENT_CHANNELS,
         layers_per_block=2,
         block_out_channels=(32, 64, 96, 96),
-        down_block_types=(cross, cross, cross, plain),
-        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+        down_block_types=(plain, cross, cross, plain),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=TEXT_WIDTH,
-        attention_head_dim=4,
+        attention_head_dim=(1, 2, 3, 3),  # diffusers reads these as the number of heads
         norm_num_groups=16,
     )
 
@@ -86,7 +92,7 @@ def _text_config(vocabulary: int, bos: int, eos: int) -> CLIPTextConfig:
 
 
 def build_text_encoder(vocabulary: int, bos: int, eos: int) -> CLIPTextModel:
-    """Return the untrained text encoder of the base: token ids (B, 32) to states (B, 32, 96)."""
+    """Return the untrained text encoder of the base: token ids (B, 48) to states (B, 48, 96)."""
     return CLIPTextModel(_text_config(vocabulary, bos, eos))
 
 
@@ -105,15 +111,43 @@ def build_clip(vocabulary: int, bos: int, eos: int) -> CLIPModel:
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=FEATURES))
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What the referee sees in images, at their resolution.
+
+    Attributes:
+        seg: Class logits (B, 7, H, W) in the order of `palette.SEG_CLASSES`.
+        colour: Logits (B, 9, H, W): none, then the paints in the order of `palette.COLOURS`.
+        depth: Metres (B, H, W).
+        normal: Unit vectors (B, 3, H, W), camera space.
+        boundary: Strength (B, H, W) in [0, 1].
+        lines: Probability (B, H, W) that a straight edge passes.
+        joints: Probabilities (B, 18, H, W) that a visible keypoint lies here.
+    """
+
+    seg: Tensor
+    colour: Tensor
+    depth: Tensor
+    normal: Tensor
+    boundary: Tensor
+    lines: Tensor
+    joints: Tensor
+
+
 class Referee(nn.Module):
-    """A small U-shaped network that segments the world; the mean of its bottleneck is the Frechet feature space."""
+    """A small U-shaped network that reads the world's truth off an image: one trunk, one map for each kind of truth.
+
+    The mean of its bottleneck is the 64-dimensional space of the Frechet distance.
+    """
+
+    CHANNELS = (len(SEG_CLASSES), 1 + len(COLOURS), 1, 3, 1, 1, len(KEYPOINTS))
 
     def __init__(self) -> None:
         super().__init__()
         self.stem = _block(3, 16)
-        self.down = nn.ModuleList([_block(16, 32), _block(32, 48), _block(48, FEATURES)])
-        self.up = nn.ModuleList([_block(FEATURES + 48, 48), _block(48 + 32, 32), _block(32 + 16, 24)])
-        self.seg = nn.Conv2d(24, len(SEG_CLASSES), 1)
+        self.down = nn.ModuleList([_block(16, 32), _block(32, 64), _block(64, FEATURES)])
+        self.up = nn.ModuleList([_block(FEATURES + 64, 64), _block(64 + 32, 48), _block(48 + 16, 32)])
+        self.heads = nn.Conv2d(32, sum(self.CHANNELS), 1)
 
     def encode(self, images: Tensor) -> list[Tensor]:
         """Return feature maps at sides 64, 32, 16 and 8 of images (B, 3, 64, 64) in [-1, 1]."""
@@ -122,25 +156,37 @@ class Referee(nn.Module):
             maps.append(block(functional.max_pool2d(maps[-1], 2)))
         return maps
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return class logits (B, 6, 64, 64) of images (B, 3, 64, 64) in [-1, 1]."""
+    def raw(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the heads before their activations, in the order of `Reading`; depth as its logarithm."""
         *skips, x = self.encode(images)
         for block, skip in zip(self.up, reversed(skips), strict=True):
             x = block(torch.cat([functional.interpolate(x, scale_factor=2.0, mode="nearest"), skip], dim=1))
-        logits: Tensor = self.seg(x)
-        return logits
+        return tuple(self.heads(x).split(self.CHANNELS, dim=1))
+
+    def forward(self, images: Tensor) -> Reading:
+        """Return what is seen in images (B, 3, H, W) in [-1, 1]; H and W are multiples of 8."""
+        seg, colour, log_depth, normal, boundary, lines, joints = self.raw(images)
+        return Reading(
+            seg=seg,
+            colour=colour,
+            depth=log_depth[:, 0].exp(),
+            normal=functional.normalize(normal, dim=1),
+            boundary=boundary[:, 0].sigmoid(),
+            lines=lines[:, 0].sigmoid(),
+            joints=joints.sigmoid(),
+        )
 
     def features(self, images: Tensor) -> Tensor:
         """Return (B, 64) mean bottleneck activations of images (B, 3, 64, 64) in [-1, 1]."""
         return self.encode(images)[-1].mean(dim=(2, 3))
 
 
-def load_referee() -> Referee:
-    """Return the bundled referee, ready to judge."""
-    tensors, _ = load_tensors(REFEREE_FILE)
+def load_referee(file: Path = REFEREE_FILE) -> Referee:
+    """Return a referee, the bundled one unless told otherwise, ready to judge in single precision."""
+    tensors, _ = load_tensors(file)
     referee = Referee()
     referee.load_state_dict(tensors)
-    return referee.eval()
+    return referee.to(memory_format=torch.channels_last).eval()
 
 
 def build_image_processor() -> CLIPImageProcessorPil:
@@ -151,7 +197,7 @@ def build_image_processor() -> CLIPImageProcessorPil:
 
 def to_input(images: NDArray[np.uint8]) -> Tensor:
     """Return images uint8 (B, H, W, 3) as float (B, 3, H, W) in [-1, 1]."""
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+    return torch.tensor(images).permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
 
 def _block(inputs: int, outputs: int) -> nn.Sequential:

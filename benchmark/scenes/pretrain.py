@@ -1,20 +1,19 @@
 """Make the bundled models from nothing: `python -m benchmark.scenes.pretrain --work DIR [--stage vae]`.
 
-Stages: vae, referee, clip, unet (needs vae). Each resumes from its last checkpoint and leaves its weights in the
-Hugging Face layout in half precision, with a card of its seeds, images seen, hardware, time and held-out scores.
+Stages: vae, referee, clip, unet (needs vae and referee). Each resumes from its last checkpoint and leaves its weights
+in the Hugging Face layout in half precision, with a card of its seeds, images seen, hardware, time, held-out scores.
 """
 
 import argparse
 import copy
 import json
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPModel, CLIPTextModel, PreTrainedModel
@@ -24,15 +23,9 @@ from benchmark.base.files import pretty_json, replace_file
 from benchmark.base.provenance import machine
 from benchmark.base.seeds import Stream
 from benchmark.engine.bases import load_base
-from benchmark.engine.checkpoints import (
-    load_optimizer_tensors,
-    load_tensors,
-    optimizer_tensors,
-    save_tensors,
-    with_prefix,
-    without_prefix,
-)
-from benchmark.scenes.judging import judge
+from benchmark.engine.checkpoints import load_tensors, save_tensors
+from benchmark.scenes.fitting import Stage, fit
+from benchmark.scenes.judging import judge, named_objects
 from benchmark.scenes.models import (
     RESOLUTION,
     WEIGHTS,
@@ -43,105 +36,25 @@ from benchmark.scenes.models import (
     build_text_encoder,
     build_unet,
     build_vae,
+    load_referee,
     to_input,
 )
-from benchmark.scenes.palette import SEG_CLASSES
-from benchmark.scenes.pool import Pool, load_pool
+from benchmark.scenes.pool import Pool, Truth, load_pool
+from benchmark.scenes.reading import held_out_scores
 from benchmark.scenes.tokenizer import build_tokenizer
 
-HELD_OUT = 1024
-EMA_DECAY = 0.999
+HELD_OUT = 4000
 PROMPT_DROP = 0.1
-CHECKPOINT_SECONDS = 60
-
-
-@dataclass(frozen=True)
-class Stage:
-    """How long and how fast one model is trained; `images` counts images seen, not distinct ones."""
-
-    name: str
-    images: int
-    batch: int
-    learning_rate: float
-
 
 STAGES = {
     stage.name: stage
     for stage in (
-        Stage("vae", images=64_000, batch=16, learning_rate=1e-3),
-        Stage("referee", images=40_000, batch=32, learning_rate=2e-3),
-        Stage("clip", images=160_000, batch=256, learning_rate=1e-3),
-        Stage("unet", images=224_000, batch=64, learning_rate=8e-4),
+        Stage("vae", round_images=64_000, rounds=2, batch=16, learning_rate=1e-3),
+        Stage("referee", round_images=96_000, rounds=1, batch=32, learning_rate=2e-3),
+        Stage("clip", round_images=128_000, rounds=1, batch=256, learning_rate=1e-3),
+        Stage("unet", round_images=256_000, rounds=2, batch=64, learning_rate=8e-4),
     )
 }
-
-Loss = Callable[["Tensor", int], Tensor]
-
-
-def rate(step: int, steps: int) -> float:
-    """Return the share of the learning rate at a step: 100 steps up, level, straight down over the last 40 %."""
-    return min((step + 1) / 100, 1.0, (steps - step) / (0.4 * steps))
-
-
-def fit(stage: Stage, model: nn.Module, loss: Loss, pool_size: int, work: Path) -> nn.Module:
-    """Train a model on `loss(indices, step)` and return its exponential moving average; resumes from `work`."""
-    steps, path = stage.images // stage.batch, work / f"{stage.name}.safetensors"
-    average = copy.deepcopy(model).requires_grad_(False)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=stage.learning_rate, weight_decay=1e-2, fused=True)
-    first, seconds = _restore(path, model, average, optimizer)
-    log = (work / f"{stage.name}.jsonl").open("a")
-    with progress(steps, f"train {stage.name}", "updates", done=first) as bar:
-        started = saved = time.monotonic()
-        for step in range(first, steps):
-            for group in optimizer.param_groups:
-                group["lr"] = stage.learning_rate * rate(step, steps)
-            value = loss(_indices(stage, step, pool_size), step)
-            optimizer.zero_grad()
-            value.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            _follow(average, model, min(EMA_DECAY, (step + 1) / (step + 10)))
-            bar.update()
-            if step % 20 == 0:
-                bar.set_postfix(loss=f"{value.item():.4f}")
-                print(json.dumps({"step": step, "loss": value.item()}), file=log, flush=True)
-            if time.monotonic() - saved > CHECKPOINT_SECONDS or step == steps - 1:
-                saved = time.monotonic()
-                spent = seconds + saved - started
-                _save(path, model, average, optimizer, step + 1, spent)
-    return average.eval()
-
-
-def _indices(stage: Stage, step: int, pool_size: int) -> Tensor:
-    """Return the pool rows of a batch: a new permutation every epoch, a pure function of the step."""
-    per_epoch = pool_size // stage.batch
-    epoch, position = divmod(step, per_epoch)
-    order = Stream(0, f"pretrain-{stage.name}", epoch).permutation(pool_size)
-    return torch.from_numpy(order[position * stage.batch : (position + 1) * stage.batch])
-
-
-@torch.no_grad()
-def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
-    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
-    for ours, theirs in zip(average.buffers(), model.buffers(), strict=True):
-        ours.copy_(theirs)
-
-
-def _save(
-    path: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, step: int, seconds: float
-) -> None:
-    tensors = with_prefix("model", model.state_dict()) | with_prefix("average", average.state_dict())
-    save_tensors(path, tensors | optimizer_tensors(optimizer), {"step": str(step), "seconds": f"{seconds:.0f}"})
-
-
-def _restore(path: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
-    if not path.exists():
-        return 0, 0.0
-    tensors, metadata = load_tensors(path)
-    model.load_state_dict(without_prefix("model", tensors))
-    average.load_state_dict(without_prefix("average", tensors))
-    load_optimizer_tensors(optimizer, tensors)
-    return int(metadata["step"]), float(metadata["seconds"])
 
 
 def train_vae(pool: Pool, held_out: Pool, work: Path, out: Path) -> dict[str, float]:
@@ -167,28 +80,56 @@ def train_vae(pool: Pool, held_out: Pool, work: Path, out: Path) -> dict[str, fl
 
 
 def train_referee(pool: Pool, held_out: Pool, work: Path, out: Path) -> dict[str, float]:
-    """Train the segmentation referee and return its held-out mIoU and pixel accuracy."""
-    referee = Referee()
+    """Train the referee on all truth at once and return its held-out scores (`reading.held_out_scores`)."""
+    referee = Referee().to(memory_format=torch.channels_last)
 
     def loss(indices: Tensor, step: int) -> Tensor:
         rows = indices.numpy()
         images = _jitter(to_input(pool.images[rows]), Stream(0, "referee-jitter", step))
-        truth = torch.from_numpy(pool.seg[rows]).long()
-        value: Tensor = functional.cross_entropy(referee(images), truth)
-        return value
+        return referee_loss(referee.raw(images.contiguous(memory_format=torch.channels_last)), pool.truth, rows)
 
     average = fit(STAGES["referee"], referee, loss, len(pool.images), work)
     assert isinstance(average, Referee)
-    save_tensors(out / "referee" / "model.safetensors", average.state_dict())
-    with torch.no_grad():
-        predicted = torch.cat([average(to_input(part)).argmax(dim=1) for part in _parts(held_out.images)])
-    counts = torch.bincount(torch.from_numpy(held_out.seg).long().flatten() * len(SEG_CLASSES) + predicted.flatten())
-    confusion = counts.reshape(len(SEG_CLASSES), -1).double()
-    hits = confusion.diag()
-    return {
-        "miou": float((hits / (confusion.sum(0) + confusion.sum(1) - hits)).mean()),
-        "pixel_accuracy": float(hits.sum() / confusion.sum()),
+    tensors = {
+        name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in average.state_dict().items()
     }
+    save_tensors(out / "referee" / "model.safetensors", tensors)
+    return held_out_scores(load_referee(out / "referee" / "model.safetensors"), held_out)
+
+
+def referee_loss(heads: tuple[Tensor, ...], truth: Truth, rows: NDArray[np.int64]) -> Tensor:
+    """Return the weighted sum of the heads' losses for rows of a pool.
+
+    Cross entropy for classes, the absolute error of log depth, one minus the cosine of normals, binary cross entropy
+    for boundaries, lines and keypoints; a keypoint's target is a bump of 1.2 pixels, weighted against the empty rest.
+    """
+    seg, colour, log_depth, normal, boundary, lines, joints = heads
+
+    def on(array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(array[rows])
+
+    direction = on(truth.normal).float().permute(0, 3, 1, 2) / 127
+    bumps = keypoint_bumps(on(truth.keypoints).float(), joints.shape[-1])
+    binary = functional.binary_cross_entropy_with_logits
+    value: Tensor = (
+        functional.cross_entropy(seg, on(truth.seg).long())
+        + 0.5 * functional.cross_entropy(colour, on(truth.colour).long())
+        + 2.0 * (log_depth[:, 0] - on(truth.depth).float().log()).abs().mean()
+        + 0.5 * (1 - functional.cosine_similarity(normal, direction, dim=1)).mean()
+        + 0.5 * binary(boundary[:, 0], on(truth.boundary).float() / 255)
+        + 0.5 * binary(lines[:, 0], on(truth.lines).float() / 255)
+        + binary(joints, bumps, weight=1 + 30 * bumps)
+    )
+    return value
+
+
+def keypoint_bumps(keypoints: Tensor, side: int, deviation: float = 1.2) -> Tensor:
+    """Return (B, 18, side, side): for each kind of joint, a Gaussian bump at each seen one of (B, P, 18, 3)."""
+    centres = torch.arange(side) + 0.5
+    x, y = (torch.exp(-((centres - keypoints[..., i, None]) ** 2) / (2 * deviation**2)) for i in (0, 1))
+    seen = (keypoints[..., 2] == 2).float()
+    bumps: Tensor = torch.einsum("bpk,bpky,bpkx->bpkyx", seen, y, x).amax(dim=1)
+    return bumps
 
 
 def _jitter(images: Tensor, stream: Stream) -> Tensor:
@@ -201,7 +142,7 @@ def _jitter(images: Tensor, stream: Stream) -> Tensor:
 
 
 def train_clip(pool: Pool, held_out: Pool, work: Path, out: Path) -> dict[str, float]:
-    """Train the CLIP of the CLIP score and return recall@1 among 256 held-out pairs with distinct captions."""
+    """Train the CLIP of the CLIP score and return recall@1 among 256 held-out pairs with distinct tags."""
     tokenizer = build_tokenizer()
     clip = build_clip(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id)
     tokens = _tokens(pool.captions)
@@ -217,7 +158,7 @@ def train_clip(pool: Pool, held_out: Pool, work: Path, out: Path) -> dict[str, f
     save_half(average, out / "clip")
     tokenizer.save_pretrained(out / "clip")
     build_image_processor().save_pretrained(out / "clip")
-    rows = sorted({caption: i for i, caption in enumerate(held_out.captions)}.values())[:256]
+    rows = sorted({json.dumps(tag, sort_keys=True): i for i, tag in enumerate(held_out.tags)}.values())[:256]
     with torch.no_grad():
         texts = _tokens([held_out.captions[i] for i in rows])
         logits = average.float()(input_ids=texts, pixel_values=to_input(held_out.images[rows])).logits_per_image
@@ -232,13 +173,13 @@ class TextToImage(nn.Module):
         self.unet, self.text_encoder = unet, text_encoder
 
     def forward(self, latents: Tensor, timesteps: Tensor, tokens: Tensor) -> Tensor:
-        """Predict v (B, 8, 16, 16) from noisy latents, timesteps (B,) and token ids (B, 32)."""
+        """Predict v (B, 8, 16, 16) from noisy latents, timesteps (B,) and token ids (B, 48)."""
         states = self.text_encoder(tokens).last_hidden_state
         prediction: Tensor = self.unet(latents, timesteps, states).sample
         return prediction
 
 
-def train_unet(pool: Pool, held_out: Pool, work: Path, out: Path) -> dict[str, float]:
+def train_unet(pool: Pool, held_out: Pool, work: Path, out: Path) -> dict[str, Any]:
     """Train the denoiser on cached latents; return its held-out loss and how often the referee sees what is named."""
     tokenizer, scheduler = build_tokenizer(), build_scheduler()
     vae = AutoencoderKL.from_pretrained(out / "scenes-tiny" / "vae", torch_dtype=torch.float32).eval()
@@ -260,14 +201,23 @@ def train_unet(pool: Pool, held_out: Pool, work: Path, out: Path) -> dict[str, f
     def loss(indices: Tensor, step: int) -> Tensor:
         return loss_on(model, mean[indices], std[indices], tokens[indices], Stream(0, "unet-noise", step))
 
-    average = fit(STAGES["unet"], model, loss, len(pool.images), work)
+    base, referee = out / "scenes-tiny", load_referee(out / "referee" / "model.safetensors")
+
+    def probe(average: nn.Module, images_seen: int) -> None:
+        assert isinstance(average, TextToImage)
+        export_base(copy.deepcopy(average), base)
+        shares = named_objects(load_base(str(base)), referee, held_out, 200)
+        with (work / "unet-curve.jsonl").open("a") as file:
+            file.write(json.dumps({"images_seen": images_seen, **shares}) + "\n")
+
+    average = fit(STAGES["unet"], model, loss, len(pool.images), work, probe)
     assert isinstance(average, TextToImage)
-    base = out / "scenes-tiny"
     held_mean, held_std = _moments(vae, held_out.images, work / "held-out-moments.safetensors")
     with torch.no_grad():
         value = loss_on(average, held_mean, held_std, _tokens(held_out.captions), Stream(0, "held-out", 0)).item()
     export_base(average, base)
-    return {"held_out_loss": value, **judge(load_base(str(base)), held_out)}
+    curve = [json.loads(line) for line in (work / "unet-curve.jsonl").read_text().splitlines()]
+    return {"held_out_loss": value, **judge(load_base(str(base)), referee, held_out), "curve": curve}
 
 
 def export_base(average: TextToImage, base: Path) -> None:
@@ -336,7 +286,8 @@ def run_stage(name: str, work: Path, out: Path, pool_size: int) -> None:
     stage = STAGES[name]
     card = {
         "command": f"python -m benchmark.scenes.pretrain --stage {name}",
-        "images_seen": stage.images,
+        "images_seen": stage.steps * stage.batch,
+        "rounds": stage.rounds,
         "distinct_images": pool_size,
         "batch": stage.batch,
         "learning_rate": stage.learning_rate,
@@ -356,7 +307,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, default=Path("runs/pretrain"), help="checkpoints and rendered pool")
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="where the weights go (default: the package)")
     parser.add_argument("--stage", choices=[*STAGES, "all"], default="all")
-    parser.add_argument("--pool-size", type=int, default=40_000, help="distinct images (default: 40000)")
+    parser.add_argument("--pool-size", type=int, default=60_000, help="distinct images (default: 60000)")
     arguments = parser.parse_args(argv)
     for name in STAGES if arguments.stage == "all" else [arguments.stage]:
         run_stage(name, arguments.work, arguments.out, arguments.pool_size)

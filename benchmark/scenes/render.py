@@ -1,36 +1,59 @@
 """Render scenes by analytic ray casting: the image, and the exact truth at every pixel centre.
 
-One compiled scalar routine per job; the image is supersampled where neighbouring pixels differ, the truth never is,
-so segmentation, depth and normals hold the value at the pixel centre and not a mixture.
+The image is supersampled where neighbouring pixels differ; the truth never is, so segmentation, depth and normals hold
+the value at the pixel centre and not a mixture.
 """
 
 from dataclasses import dataclass
-from math import cos, floor, sin, sqrt
+from math import floor, sqrt
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from benchmark.scenes.palette import COLOURS, GROUNDS, KINDS, MATERIALS, WALLS
-from benchmark.scenes.world import WALL_Z, Scene
+from benchmark.scenes import shapes
+from benchmark.scenes.packing import (
+    CENTRE,
+    FACE,
+    FRAME,
+    GLOSSY,
+    HALF,
+    INSTANCE,
+    MATERIAL,
+    PAINT,
+    RADIUS,
+    SECOND_PAINT,
+    SHAPE,
+    STRIPED,
+    STRIPES,
+    pack,
+)
+from benchmark.scenes.palette import KINDS
+from benchmark.scenes.shapes import MISS, compiled, inlined
+from benchmark.scenes.tracing import FLOOR, WALL, camera_ray, hit_primitive, hit_stage, prepare, to_frame
+from benchmark.scenes.truth import boundaries, keypoints, segments
+from benchmark.scenes.world import Scene
 
-WALL, FLOOR, FIRST_SOLID = 0, 1, 2
-_MISS = 1e30
-_EDGE_CONTRAST = 0.05  # linear light; a pixel that differs more from a neighbour is drawn with 4 x 4 rays
-_RAYS_PER_EDGE = 4
-_STRIPES_PER_RADIUS = 2.6
+FIRST_KIND = 2
+_EDGE_CONTRAST = 0.05  # linear light; a pixel that differs more from a neighbour is drawn with a grid of rays
+# Where in an edge pixel rays go: a rotated grid, so that nearly level and nearly upright edges get five shades too.
+_GRID = ((0.5, 0.5), (0.125, 0.375), (0.375, 0.875), (0.625, 0.125), (0.875, 0.625))
+_LEVELS = 4096
 
 
 @dataclass(frozen=True)
 class Render:
-    """A rendered scene of side R.
+    """A rendered scene of side R; positions on the image are in pixels, (0.5, 0.5) is the centre of the first.
 
     Attributes:
         image: uint8 (R, R, 3), sRGB.
         seg: uint16 (R, R), index into `palette.SEG_CLASSES`.
-        instance: uint16 (R, R), 0 for wall and floor, 1 + the solid's position in the scene elsewhere.
+        instance: uint16 (R, R), 0 for wall and floor, 1 + the object's position in the scene elsewhere.
         depth: float32 (R, R), metres along the optical axis.
         normal: float32 (R, R, 3), unit, camera space: x right, y up, z towards the viewer.
+        boundary: float32 (R, R) in [0, 1], 1 along outlines of objects, less along creases (`truth.boundaries`).
+        segments: float32 (L, 4), visible straight edges as (x0, y0, x1, y1) (`truth.segments`).
+        keypoints: float32 (P, 18, 3), figures in the order of the scene: x, y and visibility, which is 2 where seen,
+            1 where hidden, 0 outside the image (`truth.keypoints`).
     """
 
     image: NDArray[np.uint8]
@@ -38,197 +61,82 @@ class Render:
     instance: NDArray[np.uint16]
     depth: NDArray[np.float32]
     normal: NDArray[np.float32]
+    boundary: NDArray[np.float32]
+    segments: NDArray[np.float32]
+    keypoints: NDArray[np.float32]
 
 
 def render(scene: Scene, resolution: int) -> Render:
     """Render a scene at a resolution (pixels a side)."""
-    solids, camera, stage = _pack_solids(scene), _pack_camera(scene), _pack_stage(scene)
-    image, surface, depth, normal = _render(solids, camera, stage, resolution)
-    kinds = np.array([WALL, FLOOR, *(FIRST_SOLID + KINDS.index(s.kind) for s in scene.solids)], dtype=np.uint16)
-    instance = np.where(surface >= FIRST_SOLID, surface - FIRST_SOLID + 1, 0).astype(np.uint16)
-    return Render(image, kinds[surface], instance, depth, normal)
-
-
-def _pack_solids(scene: Scene) -> NDArray[np.float64]:
-    rows = [
-        [
-            KINDS.index(s.kind),
-            *s.centre,
-            s.radius,
-            cos(s.yaw),
-            sin(s.yaw),
-            MATERIALS.index(s.material),
-            *COLOURS[s.colour],
-        ]
-        for s in scene.solids
-    ]
-    return np.array(rows, dtype=np.float64)
-
-
-def _pack_camera(scene: Scene) -> NDArray[np.float64]:
-    c = scene.camera
-    return np.concatenate([c.position, c.right, c.up, c.forward, [c.half_extent]])
-
-
-def _pack_stage(scene: Scene) -> NDArray[np.float64]:
-    _, light_tone, dark_tone = GROUNDS[scene.ground]
-    ground = list(GROUNDS).index(scene.ground)
-    return np.array(
-        [
-            *scene.light,
-            scene.ambient,
-            ground,
-            *light_tone,
-            *dark_tone,
-            *WALLS[scene.wall],
-            *scene.texture_offset,
-            WALL_Z,
-        ]
+    packed = pack(scene)
+    traced = prepare(packed.primitives, packed.camera, packed.light, resolution)
+    image, surface, face, depth, normal = _render(
+        packed.primitives, packed.objects, packed.camera, packed.light, packed.stage, *traced, resolution, _SRGB
+    )
+    kinds = np.array([0, 1, *(FIRST_KIND + KINDS.index(thing.kind) for thing in scene.things)], dtype=np.uint16)
+    owners = np.concatenate([[0, 1], packed.primitives[:, INSTANCE].astype(np.int64) + 2])[surface + 2]
+    instance = np.maximum(owners - 1, 0).astype(np.uint16)
+    return Render(
+        image=image,
+        seg=kinds[owners],
+        instance=instance,
+        depth=depth,
+        normal=normal,
+        boundary=boundaries(instance, face, normal),
+        segments=segments(packed, traced, resolution),
+        keypoints=keypoints(scene, packed, traced, resolution),
     )
 
 
-@njit(cache=True)
-def _sphere(ox, oy, oz, dx, dy, dz):
-    """Nearest hit of the unit sphere at the origin: (t, normal)."""
-    a, b, c = dx * dx + dy * dy + dz * dz, ox * dx + oy * dy + oz * dz, ox * ox + oy * oy + oz * oz - 1.0
-    disc = b * b - a * c
-    if disc <= 0.0:
-        return _MISS, 0.0, 0.0, 0.0
-    t = (-b - sqrt(disc)) / a
-    if t <= 1e-6:
-        return _MISS, 0.0, 0.0, 0.0
-    return t, ox + t * dx, oy + t * dy, oz + t * dz
+def _srgb_table() -> NDArray[np.uint8]:
+    """Linear light in _LEVELS + 1 steps as sRGB bytes (IEC 61966-2-1)."""
+    v = np.arange(_LEVELS + 1) / _LEVELS
+    encoded = np.where(v <= 0.0031308, 12.92 * v, 1.055 * v ** (1 / 2.4) - 0.055)
+    return np.asarray(encoded * 255.0 + 0.5, dtype=np.uint8)
 
 
-@njit(cache=True)
-def _slab(o, d, half):
-    """Entry and exit of one axis-parallel slab |x| <= half."""
-    if abs(d) < 1e-12:
-        return (-_MISS, _MISS) if abs(o) <= half else (_MISS, -_MISS)
-    near, far = (-half - o) / d, (half - o) / d
-    return (near, far) if near < far else (far, near)
+_SRGB = _srgb_table()
 
 
-@njit(cache=True)
-def _cube(ox, oy, oz, dx, dy, dz):
-    """Nearest hit of the box |x|, |z| <= 0.82, |y| <= 1: (t, normal)."""
-    nx, fx = _slab(ox, dx, 0.82)
-    ny, fy = _slab(oy, dy, 1.0)
-    nz, fz = _slab(oz, dz, 0.82)
-    near, far = max(nx, ny, nz), min(fx, fy, fz)
-    if near > far or near <= 1e-6:
-        return _MISS, 0.0, 0.0, 0.0
-    if near == nx:
-        return near, -1.0 if dx > 0 else 1.0, 0.0, 0.0
-    if near == ny:
-        return near, 0.0, -1.0 if dy > 0 else 1.0, 0.0
-    return near, 0.0, 0.0, -1.0 if dz > 0 else 1.0
-
-
-@njit(cache=True)
-def _cylinder(ox, oy, oz, dx, dy, dz):
-    """Nearest hit of the upright cylinder of radius 0.8 and |y| <= 1, with its caps: (t, normal)."""
-    best, px, py, pz = _MISS, 0.0, 0.0, 0.0
-    a, b, c = dx * dx + dz * dz, ox * dx + oz * dz, ox * ox + oz * oz - 0.64
-    disc = b * b - a * c
-    if a > 1e-12 and disc > 0.0:
-        t = (-b - sqrt(disc)) / a
-        if t > 1e-6 and abs(oy + t * dy) <= 1.0:
-            best, px, pz = t, (ox + t * dx) / 0.8, (oz + t * dz) / 0.8
-    if abs(dy) > 1e-12:
-        side = -1.0 if dy > 0 else 1.0
-        t = (side - oy) / dy
-        x, z = ox + t * dx, oz + t * dz
-        if 1e-6 < t < best and x * x + z * z <= 0.64:
-            best, px, py, pz = t, 0.0, side, 0.0
-    return best, px, py, pz
-
-
-@njit(cache=True)
-def _cone(ox, oy, oz, dx, dy, dz):
-    """Nearest hit of the upright cone, base radius 1 at y = -1, apex at y = 1, with its base: (t, normal)."""
-    best, px, py, pz = _MISS, 0.0, 0.0, 0.0
-    h = 1.0 - oy  # x^2 + z^2 = ((1 - y) / 2)^2
-    a = dx * dx + dz * dz - 0.25 * dy * dy
-    b = ox * dx + oz * dz + 0.25 * h * dy
-    c = ox * ox + oz * oz - 0.25 * h * h
-    disc = b * b - a * c
-    if abs(a) > 1e-12 and disc > 0.0:
-        root = sqrt(disc)
-        for t in ((-b - root) / a, (-b + root) / a):
-            y = oy + t * dy
-            if 1e-6 < t < best and -1.0 <= y <= 1.0:
-                x, z = ox + t * dx, oz + t * dz
-                length = sqrt(x * x + z * z + 0.0625 * (1.0 - y) * (1.0 - y)) + 1e-12
-                best, px, py, pz = t, x / length, 0.25 * (1.0 - y) / length, z / length
-    if dy > 1e-12:
-        t = (-1.0 - oy) / dy
-        x, z = ox + t * dx, oz + t * dz
-        if 1e-6 < t < best and x * x + z * z <= 1.0:
-            best, px, py, pz = t, 0.0, -1.0, 0.0
-    return best, px, py, pz
-
-
-@njit(cache=True)
-def _hit_solid(solid, ox, oy, oz, dx, dy, dz):
-    """Nearest hit of one solid: (t, world normal, height within the solid in radii)."""
-    s, c, k = solid[6], solid[5], 1.0 / solid[4]
-    x, y, z = (ox - solid[1]) * k, (oy - solid[2]) * k, (oz - solid[3]) * k
-    lox, loz = c * x - s * z, s * x + c * z
-    ldx, ldy, ldz = (c * dx - s * dz) * k, dy * k, (s * dx + c * dz) * k
-    kind = int(solid[0])
-    if kind == 0:
-        t, nx, ny, nz = _sphere(lox, y, loz, ldx, ldy, ldz)
-    elif kind == 1:
-        t, nx, ny, nz = _cube(lox, y, loz, ldx, ldy, ldz)
-    elif kind == 2:
-        t, nx, ny, nz = _cylinder(lox, y, loz, ldx, ldy, ldz)
-    else:
-        t, nx, ny, nz = _cone(lox, y, loz, ldx, ldy, ldz)
-    return t, c * nx + s * nz, ny, -s * nx + c * nz, y + t * ldy
-
-
-@njit(cache=True)
-def _trace(solids, wall_z, ox, oy, oz, dx, dy, dz):
-    """Nearest surface along a ray: (t, surface id, normal, height within the solid)."""
-    best, surface, nx, ny, nz, height = _MISS, WALL, 0.0, 0.0, 1.0, 0.0
-    if dy < -1e-9:
-        t = -oy / dy
-        if t > 1e-6:
-            best, surface, nx, ny, nz = t, FLOOR, 0.0, 1.0, 0.0
-    if dz < -1e-9:
-        t = (wall_z - oz) / dz
-        if 1e-6 < t < best:
-            best, surface, nx, ny, nz = t, WALL, 0.0, 0.0, 1.0
-    for k in range(solids.shape[0]):
-        t, sx, sy, sz, h = _hit_solid(solids[k], ox, oy, oz, dx, dy, dz)
-        if t < best:
-            best, surface, nx, ny, nz, height = t, FIRST_SOLID + k, sx, sy, sz, h
-    return best, surface, nx, ny, nz, height
-
-
-@njit(cache=True)
-def _in_shadow(solids, x, y, z, lx, ly, lz):
-    """Whether any solid stands between a point and the light."""
-    for k in range(solids.shape[0]):
-        t, _, _, _, _ = _hit_solid(solids[k], x, y, z, lx, ly, lz)
-        if t < _MISS:
-            return True
+@inlined
+def _in_shadow(p, objects, a, x, y, z, lx, ly, lz):
+    """Whether anything stands between a point and the lamp."""
+    for k in range(objects.shape[0]):
+        wx, wy, wz = objects[k, 0] - x, objects[k, 1] - y, objects[k, 2] - z
+        along = wx * lx + wy * ly + wz * lz
+        r = objects[k, 3]
+        if along < -r or wx * wx + wy * wy + wz * wz - along * along > r * r:
+            continue
+        for i in range(int(objects[k, 4]), int(objects[k, 5])):
+            wx, wy, wz = p[i, CENTRE] - x, p[i, CENTRE + 1] - y, p[i, CENTRE + 2] - z
+            along = wx * lx + wy * ly + wz * lz
+            r = p[i, RADIUS]
+            if along < -r or wx * wx + wy * wy + wz * wz - along * along > r * r:
+                continue
+            ox, oy, oz = to_frame(p, i, -wx, -wy, -wz)
+            if shapes.hit(int(p[i, SHAPE]), p[i, HALF], ox, oy, oz, a[i, 12], a[i, 13], a[i, 14]) < MISS:
+                return True
     return False
 
 
-@njit(cache=True)
-def _contact(solids, x, z):
-    """Light lost on the ground near the solids that stand on it: 1 far away, about 0.5 at a foot."""
+@inlined
+def _contact(objects, x, z):
+    """Share of sky light left on the ground near what stands on it: 1 far away, about 0.5 at a foot."""
     light = 1.0
-    for k in range(solids.shape[0]):
-        r = solids[k, 4]
-        gap = max(sqrt((x - solids[k, 1]) ** 2 + (z - solids[k, 3]) ** 2) / r - 0.8, 0.0)
+    for k in range(objects.shape[0]):
+        dx, dz = x - objects[k, 0], z - objects[k, 2]
+        gap = max(sqrt(dx * dx + dz * dz) / objects[k, 6] - 0.8, 0.0)
         light *= 1.0 - 0.5 / (1.0 + 9.0 * gap * gap)
     return light
 
 
-@njit(cache=True)
+@compiled
+def _even(x):
+    """Whether the cell of unit length that holds x is an even one."""
+    return floor(x) & 1 == 0
+
+
+@compiled
 def _lattice(ix, iz):
     """A fixed pseudo-random value in [0, 1) for an integer cell."""
     n = (ix * 374761393 + iz * 668265263) & 0xFFFFFFFF
@@ -236,135 +144,200 @@ def _lattice(ix, iz):
     return ((n ^ (n >> 16)) & 0xFFFF) / 65536.0
 
 
-@njit(cache=True)
+@compiled
 def _noise(x, z):
     """Smooth value noise in [0, 1) with unit cells."""
-    ix, iz = floor(x), floor(z)
-    fx, fz = x - ix, z - iz
+    fx, fz = floor(x), floor(z)
+    ix, iz = int(fx), int(fz)
+    fx, fz = x - fx, z - fz
     fx, fz = fx * fx * (3 - 2 * fx), fz * fz * (3 - 2 * fz)
-    ix, iz = int(ix), int(iz)
     near = _lattice(ix, iz) * (1 - fx) + _lattice(ix + 1, iz) * fx
     far = _lattice(ix, iz + 1) * (1 - fx) + _lattice(ix + 1, iz + 1) * fx
     return near * (1 - fz) + far * fz
 
 
-@njit(cache=True)
+@inlined
 def _ground_mix(kind, x, z):
-    """Share of the light tone of a ground at a point: wooden, tiled, grassy, sandy."""
+    """Share of the first tone of a ground at a point: wooden, tiled, grassy, sandy."""
     if kind == 0:
         plank = floor(z * 1.6)
-        grain = 0.25 * _noise(x * 1.2 + 7.0 * plank, z * 9.0)
-        return 0.75 * _lattice(int(plank), 3) + grain
+        return 0.75 * _lattice(int(plank), 3) + 0.25 * _noise(x * 1.2 + 7.0 * plank, z * 9.0)
     if kind == 1:
-        return 1.0 if (floor(x * 0.9) + floor(z * 0.9)) % 2 == 0 else 0.0
+        return 1.0 if _even(x * 0.9) == _even(z * 0.9) else 0.0
     if kind == 2:
         return 0.6 * _noise(x * 2.2, z * 2.2) + 0.4 * _noise(x * 6.0, z * 6.0)
     return 0.7 * _noise(x * 1.1, z * 2.6) + 0.3 * _noise(x * 5.0, z * 5.0)
 
 
-@njit(cache=True)
-def _shade(solids, camera, stage, dx, dy, dz, t, surface, nx, ny, nz, height):
-    """Linear RGB of a hit: Lambert with sky light, hard shadow, Blinn-Phong gloss."""
-    x, y, z = camera[0] + t * dx, camera[1] + t * dy, camera[2] + t * dz
-    lx, ly, lz, ambient = stage[0], stage[1], stage[2], stage[3]
-    gloss = 0.0
-    if surface == FLOOR:
-        mix = _ground_mix(int(stage[4]), x + stage[14], z + stage[15])
-        ambient *= _contact(solids, x, z)
-        rest = 1.0 - mix
-        r, g, b = mix * stage[5] + rest * stage[8], mix * stage[6] + rest * stage[9], mix * stage[7] + rest * stage[10]
-    elif surface == WALL:
-        r, g, b = stage[11], stage[12], stage[13]
-        ambient *= 1.0 - 0.45 / (1.0 + 4.0 * y * y)
-    else:
-        solid = solids[surface - FIRST_SOLID]
-        r, g, b = solid[8], solid[9], solid[10]
-        if solid[7] == 1.0:
-            gloss = 0.75
-        elif solid[7] == 2.0 and floor(height * _STRIPES_PER_RADIUS + 0.5) % 2 == 0:
-            r, g, b = 0.25 + 0.75 * r, 0.25 + 0.75 * g, 0.25 + 0.75 * b
-    facing = nx * lx + ny * ly + nz * lz
-    sky = ambient * (0.65 + 0.35 * ny)
-    sun, shine = 0.0, 0.0
-    if facing > 0.0 and not _in_shadow(solids, x + 1e-4 * nx, y + 1e-4 * ny, z + 1e-4 * nz, lx, ly, lz):
-        sun = 0.95 * facing
-        if gloss > 0.0:
-            hx, hy, hz = lx - dx, ly - dy, lz - dz
-            shine = gloss * (max(nx * hx + ny * hy + nz * hz, 0.0) / sqrt(hx * hx + hy * hy + hz * hz)) ** 48
-    if gloss > 0.0:  # a shiny solid also mirrors a bright sky at grazing angles
-        grazing = 1.0 + (nx * dx + ny * dy + nz * dz)
-        shine += 0.35 * gloss * max(grazing, 0.0) ** 3
-    light = sky + sun
-    return r * light + shine, g * light + shine, b * light + shine
+@inlined
+def _wall_mix(kind, x, y):
+    """Share of the first tone of a wall at a point: plain, brick, panelled, papered."""
+    if kind == 0:
+        return _noise(x * 0.8, y * 0.8)
+    if kind == 1:
+        course = floor(y * 2.4)
+        joint_x, joint_y = x * 1.1 + (0.0 if _even(course) else 0.5), y * 2.4
+        if joint_y - course < 0.14 or joint_x - floor(joint_x) < 0.07:
+            return 0.0
+        return 0.75 + 0.25 * _lattice(floor(joint_x), int(course))
+    if kind == 2:
+        board = x * 1.5
+        return 0.0 if board - floor(board) < 0.09 else 0.75 + 0.25 * _lattice(floor(board), 7)
+    return 1.0 if _even(x * 1.9) else 0.0
 
 
-@njit(cache=True)
-def _ray(camera, resolution, column, row):
-    """Unit direction of the ray through an image position; (0.5, 0.5) is the centre of the first pixel."""
-    u = (2.0 * column / resolution - 1.0) * camera[12]
-    v = (1.0 - 2.0 * row / resolution) * camera[12]
+@compiled
+def _paint(p, i, y, z):
+    """Albedo of primitive i at a height and depth of its own frame, and its gloss."""
+    material, k = int(p[i, MATERIAL]), PAINT
+    if (material == STRIPED and _even(y * p[i, STRIPES] + 0.5)) or (material == FACE and (z < 0.1 or y > 0.6)):
+        k = SECOND_PAINT
+    return p[i, k], p[i, k + 1], p[i, k + 2], 0.75 if material == GLOSSY else 0.0
+
+
+@inlined
+def _surface(p, a, k, u, v, t):
+    """Unit world normal, face number, and height and depth within its own frame, of a hit on surface k."""
+    if k == FLOOR:
+        return 0.0, 1.0, 0.0, 1, 0.0, 0.0
+    if k == WALL:
+        return 0.0, 0.0, 1.0, 0, 0.0, 0.0
+    x = a[k, 0] + t * (a[k, 3] + u * a[k, 6] + v * a[k, 9])
+    y = a[k, 1] + t * (a[k, 4] + u * a[k, 7] + v * a[k, 10])
+    z = a[k, 2] + t * (a[k, 5] + u * a[k, 8] + v * a[k, 11])
+    mx, my, mz, face = shapes.normal(int(p[k, SHAPE]), p[k, HALF], x, y, z)
+    nx = p[k, FRAME] * mx + p[k, FRAME + 3] * my + p[k, FRAME + 6] * mz
+    ny = p[k, FRAME + 1] * mx + p[k, FRAME + 4] * my + p[k, FRAME + 7] * mz
+    nz = p[k, FRAME + 2] * mx + p[k, FRAME + 5] * my + p[k, FRAME + 8] * mz
+    s = 1.0 / sqrt(nx * nx + ny * ny + nz * nz)
+    return s * nx, s * ny, s * nz, 2 + 8 * k + face, y, z
+
+
+@inlined
+def _shade(primitives, objects, camera, light, stage, local, u, v, t, surface, nx, ny, nz, height, front):
+    """Linear RGB of a hit: Lambert with sky light, hard shadow, Blinn-Phong gloss; at most 1."""
     dx = camera[9] + u * camera[3] + v * camera[6]
     dy = camera[10] + u * camera[4] + v * camera[7]
     dz = camera[11] + u * camera[5] + v * camera[8]
-    k = 1.0 / sqrt(dx * dx + dy * dy + dz * dz)
-    return dx * k, dy * k, dz * k
+    x, y, z = camera[0] + t * dx, camera[1] + t * dy, camera[2] + t * dz
+    lx, ly, lz = light[0], light[1], light[2]
+    gloss, sky = 0.0, 0.65 + 0.35 * ny
+    if surface < 0:
+        if surface == FLOOR:
+            k, mix = 0, _ground_mix(int(stage[0]), x + stage[14], z + stage[15])
+            sky *= _contact(objects, x, z)
+        else:
+            k, mix = 7, _wall_mix(int(stage[7]), x + stage[14], y)
+            sky *= 1.0 - 0.45 / (1.0 + 4.0 * y * y)
+        rest = 1.0 - mix
+        r = mix * stage[k + 1] + rest * stage[k + 4]
+        g = mix * stage[k + 2] + rest * stage[k + 5]
+        b = mix * stage[k + 3] + rest * stage[k + 6]
+    else:
+        r, g, b, gloss = _paint(primitives, surface, height, front)
+    facing = nx * lx + ny * ly + nz * lz
+    sun, shine = 0.0, 0.0
+    if facing > 0.0 and not _in_shadow(
+        primitives, objects, local, x + 1e-4 * nx, y + 1e-4 * ny, z + 1e-4 * nz, lx, ly, lz
+    ):
+        sun = facing
+    if gloss > 0.0:
+        unit = 1.0 / sqrt(dx * dx + dy * dy + dz * dz)
+        hx, hy, hz = lx - unit * dx, ly - unit * dy, lz - unit * dz
+        if sun > 0.0:
+            shine = gloss * (max(nx * hx + ny * hy + nz * hz, 0.0) / sqrt(hx * hx + hy * hy + hz * hz)) ** 48
+        # It also mirrors a bright sky at grazing angles.
+        shine += 0.35 * gloss * max(1.0 + unit * (nx * dx + ny * dy + nz * dz), 0.0) ** 3
+    return (
+        min(r * (sky * light[6] + sun * light[3]) + shine, 1.0),
+        min(g * (sky * light[7] + sun * light[4]) + shine, 1.0),
+        min(b * (sky * light[8] + sun * light[5]) + shine, 1.0),
+    )
 
 
-@njit(cache=True)
-def _edge(colour, i, j):
-    """Whether a pixel differs from one of its four neighbours."""
-    n = colour.shape[0]
-    for di, dj in ((-1, 0), (1, 0), (0, -1), (0, 1)):
-        a, b = min(max(i + di, 0), n - 1), min(max(j + dj, 0), n - 1)
-        for c in range(3):
-            if abs(colour[i, j, c] - colour[a, b, c]) > _EDGE_CONTRAST:
-                return True
-    return False
-
-
-@njit(cache=True)
-def _supersample(solids, camera, stage, n, i, j):
-    """Mean linear RGB of a pixel over a regular grid of rays."""
-    r, g, b = 0.0, 0.0, 0.0
-    for a in range(_RAYS_PER_EDGE):
-        for c in range(_RAYS_PER_EDGE):
-            dx, dy, dz = _ray(camera, n, j + (c + 0.5) / _RAYS_PER_EDGE, i + (a + 0.5) / _RAYS_PER_EDGE)
-            hit = _trace(solids, stage[16], camera[0], camera[1], camera[2], dx, dy, dz)
-            pr, pg, pb = _shade(solids, camera, stage, dx, dy, dz, hit[0], hit[1], hit[2], hit[3], hit[4], hit[5])
-            r, g, b = r + min(pr, 1.0), g + min(pg, 1.0), b + min(pb, 1.0)
-    k = 1.0 / (_RAYS_PER_EDGE * _RAYS_PER_EDGE)
-    return r * k, g * k, b * k
-
-
-@njit(cache=True)
-def _to_srgb(linear):
-    """One linear channel value as an sRGB byte."""
-    v = min(max(linear, 0.0), 1.0)
-    v = 12.92 * v if v <= 0.0031308 else 1.055 * v ** (1.0 / 2.4) - 0.055
-    return np.uint8(v * 255.0 + 0.5)
-
-
-@njit(cache=True)
-def _render(solids, camera, stage, n):
-    """Image, surface ids, depth and camera-space normals of a packed scene."""
-    colour = np.empty((n, n, 3))
-    surface, depth = np.empty((n, n), np.int64), np.empty((n, n), np.float32)
-    normal = np.empty((n, n, 3), np.float32)
+@compiled
+def _trace_pixels(primitives, camera, rects, local, n):
+    """Depth and surface at every pixel centre: each primitive in its own rectangle, the nearest wins."""
+    depth, surface = np.empty((n, n)), np.empty((n, n), np.int64)
     for i in range(n):
         for j in range(n):
-            dx, dy, dz = _ray(camera, n, j + 0.5, i + 0.5)
-            t, s, nx, ny, nz, h = _trace(solids, stage[16], camera[0], camera[1], camera[2], dx, dy, dz)
-            surface[i, j], depth[i, j] = s, t * (dx * camera[9] + dy * camera[10] + dz * camera[11])
+            u, v = camera_ray(camera, n, i + 0.5, j + 0.5)
+            depth[i, j], surface[i, j] = hit_stage(camera, u, v)
+    for k in range(primitives.shape[0]):
+        for i in range(rects[k, 0], rects[k, 1]):
+            for j in range(rects[k, 2], rects[k, 3]):
+                u, v = camera_ray(camera, n, i + 0.5, j + 0.5)
+                t = hit_primitive(primitives, local, k, u, v)
+                if t < depth[i, j]:
+                    depth[i, j], surface[i, j] = t, k
+    return depth, surface
+
+
+@compiled
+def _edges(colour):
+    """Whether each pixel differs from one of its four neighbours."""
+    n = colour.shape[0]
+    edges = np.zeros((n, n), np.bool_)
+    for i in range(n):
+        for j in range(n):
+            for a, b in ((min(i + 1, n - 1), j), (i, min(j + 1, n - 1))):
+                contrast = max(
+                    abs(colour[i, j, 0] - colour[a, b, 0]),
+                    abs(colour[i, j, 1] - colour[a, b, 1]),
+                    abs(colour[i, j, 2] - colour[a, b, 2]),
+                )
+                if contrast > _EDGE_CONTRAST:
+                    edges[i, j] = edges[a, b] = True
+    return edges
+
+
+@compiled
+def _supersample(primitives, objects, camera, light, stage, rects, local, n, i, j, near):
+    """Mean linear RGB of a pixel over the rays of a grid; `near` is room for the primitives that may be seen."""
+    count = 0
+    for k in range(primitives.shape[0]):
+        if rects[k, 0] <= i < rects[k, 1] and rects[k, 2] <= j < rects[k, 3]:
+            near[count] = k
+            count += 1
+    r, g, b = 0.0, 0.0, 0.0
+    for row, column in _GRID:
+        u, v = camera_ray(camera, n, i + row, j + column)
+        t, surface = hit_stage(camera, u, v)
+        for m in range(count):
+            other = hit_primitive(primitives, local, near[m], u, v)
+            if other < t:
+                t, surface = other, near[m]
+        nx, ny, nz, _, y, z = _surface(primitives, local, surface, u, v, t)
+        pr, pg, pb = _shade(primitives, objects, camera, light, stage, local, u, v, t, surface, nx, ny, nz, y, z)
+        r, g, b = r + pr, g + pg, b + pb
+    share = 1.0 / len(_GRID)
+    return r * share, g * share, b * share
+
+
+@compiled
+def _render(primitives, objects, camera, light, stage, rects, local, n, srgb):
+    """Image, surfaces, faces, depth and camera-space normals of a packed scene."""
+    depth, surface = _trace_pixels(primitives, camera, rects, local, n)
+    colour, normal = np.empty((n, n, 3)), np.empty((n, n, 3), np.float32)
+    face = np.empty((n, n), np.int64)
+    for i in range(n):
+        for j in range(n):
+            u, v = camera_ray(camera, n, i + 0.5, j + 0.5)
+            t, s = depth[i, j], surface[i, j]
+            nx, ny, nz, face[i, j], y, z = _surface(primitives, local, s, u, v, t)
             normal[i, j, 0] = nx * camera[3] + ny * camera[4] + nz * camera[5]
             normal[i, j, 1] = nx * camera[6] + ny * camera[7] + nz * camera[8]
             normal[i, j, 2] = -(nx * camera[9] + ny * camera[10] + nz * camera[11])
-            r, g, b = _shade(solids, camera, stage, dx, dy, dz, t, s, nx, ny, nz, h)
-            colour[i, j, 0], colour[i, j, 1], colour[i, j, 2] = min(r, 1.0), min(g, 1.0), min(b, 1.0)
-    image = np.empty((n, n, 3), np.uint8)
+            r, g, b = _shade(primitives, objects, camera, light, stage, local, u, v, t, s, nx, ny, nz, y, z)
+            colour[i, j, 0], colour[i, j, 1], colour[i, j, 2] = r, g, b
+    edges = _edges(colour)
+    image, near = np.empty((n, n, 3), np.uint8), np.empty(primitives.shape[0], np.int64)
     for i in range(n):
         for j in range(n):
             r, g, b = colour[i, j, 0], colour[i, j, 1], colour[i, j, 2]
-            if _edge(colour, i, j):
-                r, g, b = _supersample(solids, camera, stage, n, i, j)
-            image[i, j, 0], image[i, j, 1], image[i, j, 2] = _to_srgb(r), _to_srgb(g), _to_srgb(b)
-    return image, surface, depth, normal
+            if edges[i, j]:
+                r, g, b = _supersample(primitives, objects, camera, light, stage, rects, local, n, i, j, near)
+            image[i, j, 0] = srgb[int(r * (len(srgb) - 1) + 0.5)]
+            image[i, j, 1] = srgb[int(g * (len(srgb) - 1) + 0.5)]
+            image[i, j, 2] = srgb[int(b * (len(srgb) - 1) + 0.5)]
+    return image, surface, face, depth.astype(np.float32), normal

@@ -8,10 +8,10 @@ from tokenizers import pre_tokenizers
 from transformers import CLIPTokenizer
 
 from benchmark.scenes.models import TEXT_TOKENS
-from benchmark.scenes.palette import COLOURS, GROUNDS, KINDS, MATERIALS, SIZES
+from benchmark.scenes.palette import COLOURS, GROUND_PHRASES, KINDS, MATERIALS, SIZES, STATURE_WORDS, WALLS
 
 _BOS, _EOS, _END = "<|startoftext|>", "<|endoftext|>", "</w>"
-_CONNECTIVES = ("a", "left", "of", "right", "behind", "in", "front", "and")
+_WORDS = "a an and behind by from front in left of on one two three four five right thing things to wall with , :"
 
 
 def build_tokenizer() -> CLIPTokenizer:
@@ -19,9 +19,8 @@ def build_tokenizer() -> CLIPTokenizer:
 
     Tokens are numbered as CLIP does: bytes, bytes at a word's end, merges in order, the two special tokens.
     """
-    phrases = (phrase.split() for phrase, _, _ in GROUNDS.values())
-    words = {*COLOURS, *KINDS, *MATERIALS, *SIZES, *_CONNECTIVES, *itertools.chain.from_iterable(phrases)}
-    merges = learn_merges(words)
+    names = (*COLOURS, *KINDS, *MATERIALS, *SIZES, *STATURE_WORDS.values(), *WALLS, *GROUND_PHRASES.values())
+    merges = learn_merges({word for name in (_WORDS, *names) for word in name.split()})
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokens = [*alphabet, *(byte + _END for byte in alphabet), *("".join(pair) for pair in merges), _BOS, _EOS]
     vocabulary = {token: i for i, token in enumerate(tokens)}

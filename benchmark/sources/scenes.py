@@ -1,4 +1,4 @@
-"""The bundled procedural world: endless rendered scenes with exact segmentation, and captions that are true."""
+"""The bundled procedural world: endless rendered scenes with exact maps of every condition and true captions."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from typing import Any
 from benchmark.base.errors import UserError
 from benchmark.contracts.plugins import Map, Part, Sample, Source
 from benchmark.scenes.captions import tags
+from benchmark.scenes.maps import CONDITIONS, exact
 from benchmark.scenes.splits import example
 from benchmark.scenes.world import WORLD_VERSION
 
@@ -53,6 +54,6 @@ class Scenes(Source):
                 key=f"scenes-{self.seed}-{part.split}-{i:08d}",
                 image=scene.render.image,
                 caption=scene.caption,
-                maps={"seg": Map(scene.render.seg)},
+                maps={name: Map(exact(scene.render, name)) for name in CONDITIONS},
                 tags=tags(scene.scene),
             )

@@ -1,114 +1,245 @@
-"""Captions: parsed back by a grammar of the test's own, every word of 2,000 of them is true of its scene."""
+"""Captions: 10,000 of them read back by a grammar of the test's own, and all they say is true of their scenes."""
 
 import re
-from itertools import permutations
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
 from benchmark.scenes.captions import caption, tags
-from benchmark.scenes.world import Scene, Solid, draw_scene
+from benchmark.scenes.world import Scene, Thing, draw_scene
 
-_NAME = (
-    r"a (?P<size>small|large) (?:(?P<material>matte|shiny|striped) )?"
-    r"(?P<colour>red|orange|yellow|green|cyan|blue|purple|white) (?P<kind>sphere|cube|cylinder|cone)"
-)
+_COLOUR = "red|orange|yellow|green|cyan|blue|purple|white"
+_SOLID = rf"an? (?:small |large )?(?:matte |glossy |striped )?(?:{_COLOUR}) (?:sphere|cube|cylinder|cone)"
+_PERSON = rf"a (?:short |tall )?person in (?:striped )?(?:{_COLOUR})"
+_NAME = rf"(?:{_SOLID}|{_PERSON})"
+_LIST = rf"{_NAME}(?:(?:, {_NAME})* and {_NAME})?"
+_GROUND = r"(?P<ground>on a wooden floor|on a tiled floor|on grass|on sand)"
+_WALL = r"(?:, by a (?P<wall>plain|brick|panelled|papered) wall)?"
+_RELATION = r"(?P<relation>left of|right of|in front of|behind)"
+_PHRASINGS = {
+    "list": rf"(?P<things>{_LIST}) {_GROUND}{_WALL}",
+    "count": rf"(?P<count>one thing|(?:two|three|four|five) things) {_GROUND}: (?P<things>{_LIST})",
+    "order": rf"(?P<order>from left to right), {_GROUND}: (?P<things>{_LIST})",
+    "relation": rf"(?P<things>{_NAME} {_RELATION} {_NAME}(?:, with {_LIST})?) {_GROUND}{_WALL}",
+    "ground first": rf"{_GROUND}, (?P<things>{_LIST})",
+}
+_COUNTS = {"one thing": 1, "two things": 2, "three things": 3, "four things": 4, "five things": 5}
 _PLACES = {"on a wooden floor": "wooden", "on a tiled floor": "tiled", "on grass": "grassy", "on sand": "sandy"}
 _RELATIONS = ("left of", "right of", "in front of", "behind")
+_SIZES = {"short": "small", "tall": "large"}
 
 
 class Parsed(NamedTuple):
-    names: list[dict[str, str | None]]
-    relation: str
+    """What a caption says."""
+
+    phrasing: str
+    names: tuple[str, ...]
     ground: str
+    wall: str | None
+    count: int | None
+    relation: str | None
 
 
 def _parse(text: str) -> Parsed:
-    names = [match.groupdict() for match in re.finditer(_NAME, text)]
-    rest = re.sub(_NAME, "X", text)
-    place = next(place for place in _PLACES if rest.endswith(place))
-    return Parsed(names, rest.removesuffix(place).replace("X", "").strip(), _PLACES[place])
+    found = {name: match for name, rule in _PHRASINGS.items() if (match := re.fullmatch(rule, text))}
+    assert len(found) == 1, text  # in the grammar, and unambiguous
+    [(phrasing, match)] = found.items()
+    said = match.groupdict()
+    return Parsed(
+        phrasing=phrasing,
+        names=tuple(re.findall(_NAME, said["things"])),
+        ground=_PLACES[said["ground"]],
+        wall=said.get("wall"),
+        count=_COUNTS.get(said.get("count") or ""),
+        relation=said.get("relation"),
+    )
 
 
-def _fits(name: dict[str, str | None], solid: Solid) -> bool:
-    return all(word in (None, getattr(solid, field)) for field, word in name.items())
+def _attributes(name: str) -> dict[str, str]:
+    """The kind, colour, and if said the size and material of a name."""
+    words = name.split()
+    kind = "person" if "person" in words else words[-1]
+    said = {"kind": kind, "colour": words[-1] if kind == "person" else words[-2]}
+    said |= {"size": _SIZES.get(word, word) for word in words if word in ("small", "large", "short", "tall")}
+    return said | {"material": word for word in words if word in ("matte", "glossy", "striped")}
 
 
-def _holds(relation: str, a: Solid, b: Solid, scene: Scene) -> bool:
-    (ax, _, a_depth), (bx, _, b_depth) = scene.camera.project(a.centre), scene.camera.project(b.centre)
-    return {
-        "left of": ax < bx - 0.3,
-        "right of": ax > bx + 0.3,
-        "in front of": a_depth < b_depth,
-        "behind": a_depth > b_depth,
-    }[relation]
+def _fits(said: dict[str, str], thing: dict[str, str]) -> bool:
+    return all(thing[field] == word for field, word in said.items())
+
+
+def _assignments(
+    names: list[dict[str, str]], things: list[dict[str, str]], used: tuple[int, ...] = ()
+) -> Iterator[tuple[int, ...]]:
+    """Every way to give each thing one of the names that fit it."""
+    if len(used) == len(names) == len(things):
+        yield used
+        return
+    for i, thing in enumerate(things if len(names) == len(things) else []):
+        if i not in used and _fits(names[len(used)], thing):
+            yield from _assignments(names, things, (*used, i))
+
+
+def _place(scene: Scene, thing: Thing) -> tuple[float, float]:
+    """Where the middle of a thing is seen: x in half images, and depth along the optical axis in metres."""
+    height = 2 * thing.extent if thing.pose is None else 1.02 * thing.extent
+    ray = np.array([thing.x, height / 2, thing.z]) - scene.camera.position
+    depth = float(ray @ scene.camera.forward)
+    return float(ray @ scene.camera.right) / (depth * scene.camera.half_extent), depth
+
+
+_HOLDS: dict[str, Callable[[tuple[float, float], tuple[float, float]], bool]] = {
+    "left of": lambda a, b: a[0] < b[0] - 0.3,
+    "right of": lambda a, b: a[0] > b[0] + 0.3,
+    "in front of": lambda a, b: a[1] < b[1] - 0.6,
+    "behind": lambda a, b: a[1] > b[1] + 0.6,
+}
 
 
 def _is_true(text: str, scene: Scene) -> bool:
-    """Whether the names can be given to the solids such that everything said holds."""
-    names, relation, ground = _parse(text)
-    if ground != scene.ground or len(names) != len(scene.solids):
+    """Whether the names can be given to the things such that everything said holds."""
+    said, truth = _parse(text), tags(scene)
+    if said.ground != truth["ground"] or said.wall not in (None, truth["wall"]):
         return False
-    for order in permutations(scene.solids):
-        if not all(_fits(name, solid) for name, solid in zip(names, order, strict=True)):
+    if said.count not in (None, len(scene.things)):
+        return False
+    places = [_place(scene, thing) for thing in scene.things]
+    for order in _assignments([_attributes(name) for name in said.names], truth["things"]):
+        if said.phrasing == "order" and any(places[a][0] > places[b][0] for a, b in zip(order, order[1:], strict=False)):
             continue
-        if len(order) == 2 and _holds(relation, order[0], order[1], scene):
-            return True
-        across = [scene.camera.project(solid.centre)[0] for solid in order]
-        if len(order) != 2 and across == sorted(across):  # a list goes from left to right
+        if said.relation is None or _HOLDS[said.relation](places[order[0]], places[order[1]]):
             return True
     return False
 
 
-_SAMPLES = [(scene, caption(scene, 4, i)) for i in range(2000) for scene in [draw_scene(4, i)]]
+@cache
+def _samples() -> tuple[tuple[Scene, str], ...]:
+    return tuple((scene, caption(scene, 4, i)) for i in range(10_000) for scene in [draw_scene(4, i)])
 
 
-def test_two_thousand_captions_are_true() -> None:
-    assert [text for scene, text in _SAMPLES if not _is_true(text, scene)] == []
+@cache
+def _parsed() -> tuple[Parsed, ...]:
+    return tuple(_parse(text) for _, text in _samples())
 
 
-def test_the_check_notices_lies() -> None:
-    lies = {"red": "blue", "cube": "cone", "small": "large", "left of": "right of", "in front of": "behind"}
-    for truth, lie in lies.items():
-        scene, text = next((s, t) for s, t in _SAMPLES if t.count(truth) == 1 and len(s.solids) == 2)
-        assert not _is_true(text.replace(truth, lie), scene)
+def _names(kind: str) -> list[dict[str, str]]:
+    every = [_attributes(name) for said in _parsed() for name in said.names]
+    return [name for name in every if (name["kind"] == "person") == (kind == "person")]
 
 
-def test_captions_hold_nothing_outside_the_grammar() -> None:
-    joins = {1: {""}, 2: set(_RELATIONS), 3: {",  and"}}
-    for scene, text in _SAMPLES:
-        assert _parse(text).relation in joins[len(scene.solids)]
+def test_ten_thousand_captions_are_true() -> None:
+    assert [text for scene, text in _samples() if not _is_true(text, scene)] == []
 
 
-def test_captions_agree_with_the_tags() -> None:
-    for scene, text in _SAMPLES[:300]:
-        truth, (names, _, ground) = tags(scene), _parse(text)
-        assert truth["ground"] == ground
-        fields = ("size", "colour", "kind")
-        said = sorted(tuple(str(name[f]) for f in fields) for name in names)
-        assert said == sorted(tuple(solid[f] for f in fields) for solid in truth["solids"])
+@pytest.mark.parametrize(
+    ("truth", "lie"),
+    [
+        ("red", "blue"),
+        ("cube", "cone"),
+        ("small", "large"),
+        ("tall", "short"),
+        ("glossy", "matte"),
+        ("brick", "plain"),
+        ("on sand", "on grass"),
+        ("two things", "three things"),
+        ("left of", "right of"),
+        ("in front of", "behind"),
+    ],
+)
+def test_the_check_notices_lies(truth: str, lie: str) -> None:
+    told = [(scene, text.replace(truth, lie)) for scene, text in _samples() if text.count(truth) == 1]
+    assert len(told) > 100
+    assert not any(_is_true(text, scene) for scene, text in told)
+
+
+def test_the_check_notices_a_wrong_order() -> None:
+    told = 0
+    for (scene, text), said in zip(_samples(), _parsed(), strict=True):
+        if said.phrasing == "order" and len({tuple(_attributes(name).values()) for name in said.names}) == 2:
+            first, second = said.names[0], said.names[-1]
+            swapped = text.replace(first, "X").replace(second, first).replace("X", second)
+            told += len(said.names) == 2 and _attributes(first)["colour"] != _attributes(second)["colour"]
+            if len(said.names) == 2 and _attributes(first)["colour"] != _attributes(second)["colour"]:
+                assert not _is_true(swapped, scene)
+    assert told > 100
+
+
+def test_every_thing_is_named_once_by_kind_and_colour() -> None:
+    for (scene, _), said in zip(_samples(), _parsed(), strict=True):
+        named = Counter((name["kind"], name["colour"]) for name in map(_attributes, said.names))
+        assert named == Counter((thing.kind, thing.colour) for thing in scene.things)
 
 
 def test_tags_are_the_scene() -> None:
-    scene, _ = _SAMPLES[0]
-    words = [(s["kind"], s["colour"], s["size"], s["material"]) for s in tags(scene)["solids"]]
-    assert words == [(s.kind, s.colour, s.size, s.material) for s in scene.solids]
-    assert tags(scene)["wall"] == scene.wall
+    for scene, _ in _samples()[:200]:
+        truth: dict[str, Any] = tags(scene)
+        assert set(truth) == {"ground", "wall", "things"}
+        assert (truth["ground"], truth["wall"]) == (scene.ground, scene.wall)
+        fields = ("kind", "colour", "size", "material")
+        assert truth["things"] == [{field: getattr(thing, field) for field in fields} for thing in scene.things]
+
+
+def test_every_phrasing_is_common() -> None:
+    several = [said for said in _parsed() if len(said.names) > 1]
+    counts = Counter(said.phrasing for said in several)
+    assert set(counts) == set(_PHRASINGS)
+    for phrasing in ("count", "order", "ground first"):  # one word in five chooses each of them
+        assert counts[phrasing] / len(several) == pytest.approx(0.2, abs=0.02)
+    assert counts["relation"] > 0.25 * len(several)
+    assert counts["list"] > 0.02 * len(several)  # where no relation is plain to see
+    alone = Counter(said.phrasing for said in _parsed() if len(said.names) == 1)
+    assert set(alone) == {"count", "ground first", "list"}
 
 
 @pytest.mark.parametrize("relation", _RELATIONS)
-def test_every_relation_is_said(relation: str) -> None:
-    pairs = [text for scene, text in _SAMPLES if len(scene.solids) == 2]
-    assert sum(relation in text for text in pairs) > 0.05 * len(pairs)
+def test_every_relation_is_common(relation: str) -> None:
+    told = [said.relation for said in _parsed() if said.relation]
+    assert told.count(relation) > 0.15 * len(told)
 
 
-def test_half_the_names_tell_the_material() -> None:
-    names = [name for _, text in _SAMPLES for name in _parse(text).names]
-    assert 0.45 < sum(name["material"] is not None for name in names) / len(names) < 0.55
+def test_a_third_of_the_captions_that_may_tell_the_wall_do() -> None:
+    walls = [said.wall for said in _parsed() if said.phrasing in ("list", "relation")]
+    assert np.mean([wall is not None for wall in walls]) == pytest.approx(1 / 3, abs=0.03)
+    assert set(walls) == {None, "plain", "brick", "panelled", "papered"}
+
+
+def test_four_fifths_of_the_names_tell_the_size_and_half_the_material() -> None:
+    for kind in ("solid", "person"):
+        assert np.mean(["size" in name for name in _names(kind)]) == pytest.approx(0.8, abs=0.02)
+    assert np.mean(["material" in name for name in _names("solid")]) == pytest.approx(0.5, abs=0.02)
+    striped = sum(thing.pose is not None and thing.material == "striped" for s, _ in _samples() for thing in s.things)
+    assert sum("material" in name for name in _names("person")) / striped == pytest.approx(0.5, abs=0.03)
+
+
+def test_an_stands_before_a_vowel_and_a_before_any_other_letter() -> None:
+    articles = Counter(match for _, text in _samples() for match in re.findall(r"\b(an?) (\w)", text))
+    assert articles["an", "o"] > 100
+    assert not any((article == "an") != (letter in "aeiou") for article, letter in articles)
+
+
+def test_things_are_named_from_left_to_right_where_that_is_said() -> None:
+    checked = 0
+    for (scene, _), said in zip(_samples(), _parsed(), strict=True):
+        if said.phrasing == "order":
+            across = sorted(scene.things, key=lambda thing: _place(scene, thing)[0])
+            assert [_attributes(n)["colour"] for n in said.names] == [thing.colour for thing in across]
+            checked += 1
+    assert checked > 1000
+
+
+def test_captions_of_two_scenes_are_rarely_the_same() -> None:
+    counts = Counter(text for _, text in _samples())
+    assert len(counts) > 0.95 * len(_samples())
+    several = [text for scene, text in _samples() if len(scene.things) > 1]
+    assert len(set(several)) > 0.999 * len(several)
 
 
 def test_wording_is_a_function_of_seed_and_index() -> None:
-    scene, text = _SAMPLES[7]
+    scene, text = _samples()[7]
     assert caption(scene, 4, 7) == text
     assert len({caption(scene, 4, i) for i in range(30)}) > 1
     assert len({caption(scene, seed, 7) for seed in range(30)}) > 1

@@ -1,0 +1,59 @@
+"""Surface normals in camera space: x right, y up, z towards the viewer."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmark.base.images import Transform, decode_rgb, encode_png
+from benchmark.contracts.plugins import Condition, Images, Map
+
+_ROW = ("images", "mean_degrees", "within_11.25_degrees", "within_30_degrees")
+
+
+@dataclass(frozen=True)
+class Normal(Condition):
+    """Unit normals. Map: float32 (H, W, 3), stored and shown as RGB = 127.5 (n + 1)."""
+
+    annotator: ClassVar[str | None] = None
+    headline: ClassVar[str] = "mean_degrees"
+    errors: ClassVar[frozenset[str]] = frozenset({"mean_degrees"})
+
+    @property
+    def referee(self) -> str:
+        """The bundled referee of the scenes world."""
+        return "scenes:normal"
+
+    def warp(self, map_: Map, transform: Transform) -> Map:
+        """Return the map resized and cropped by nearest neighbour: no direction that nothing has."""
+        return Map(transform.apply(map_.array, cv2.INTER_NEAREST_EXACT))
+
+    def encode(self, map_: Map) -> bytes:
+        """Return an RGB PNG."""
+        return encode_png(_colours(map_))
+
+    def decode(self, data: bytes) -> Map:
+        """Return the unit normals of an RGB PNG."""
+        vectors = decode_rgb(data).astype(np.float32) / 127.5 - 1.0
+        return Map(vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-6))
+
+    def render(self, map_: Map, size: int) -> Images:
+        """Return the stored colours."""
+        colours = _colours(map_)
+        return cv2.resize(colours, (size, size), interpolation=cv2.INTER_LINEAR) if len(colours) != size else colours
+
+    def compare(self, reference: Map, predicted: Map) -> NDArray[np.float64]:
+        """Return (images, mean angle in degrees, share of pixels within 11.25 and within 30 degrees)."""
+        cosine = (reference.array.astype(np.float64) * predicted.array).sum(axis=-1)
+        degrees = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+        return np.array([1.0, degrees.mean(), (degrees < 11.25).mean(), (degrees < 30).mean()])
+
+    def scores(self, totals: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        """Return means over images."""
+        return {name: totals[..., i] / totals[..., 0] for i, name in enumerate(_ROW) if i}
+
+
+def _colours(map_: Map) -> Images:
+    return np.rint(127.5 * (map_.array + 1.0)).astype(np.uint8)
