@@ -15,8 +15,10 @@ from benchmark.scenes.world import WALL_Z, Scene
 SHORTEST_SEGMENT = 0.05  # of the image's side
 _STAGE_REACH = 15.0  # half the length of the line between wall and ground, metres: beyond any image
 _DEPTH_SLACK = 1e-3  # relative: a point is seen if nothing is nearer than this
-# How far under the surface a joint may lie and still count as seen, in statures: inside its own limb, or on the face.
-_JOINT_SLACK = np.array([0.05 if 1 <= k <= 13 else 0.02 for k in range(len(KEYPOINTS))])
+# How far under its own figure's surface a joint may lie and still count as seen, in statures: a hip lies deep inside
+# the trunk, a wrist inside a thin arm, an eye on the face.
+_SLACK = {"neck": 0.10, "shoulder": 0.10, "elbow": 0.06, "wrist": 0.05, "hip": 0.13, "knee": 0.08, "ankle": 0.07}
+JOINT_SLACK = np.array([_SLACK.get(name.rpartition("_")[2], 0.02) for name in KEYPOINTS])
 
 Traced = tuple[NDArray[np.int64], NDArray[np.float64]]
 
@@ -198,13 +200,13 @@ def keypoints(scene: Scene, packed: Packed, traced: Traced, resolution: int) -> 
     """Return float32 (P, 18, 3) for the figures in order: x, y in pixels, and 2 if seen, 1 if hidden, 0 if outside.
 
     A joint lies inside its limb; it is seen if the first surface in front of it is the figure's own and no more than
-    0.05 statures nearer (0.02 for points on the face).
+    JOINT_SLACK statures nearer.
     """
     figures = [(i, thing) for i, thing in enumerate(scene.things) if thing.pose is not None]
     out = np.zeros((len(figures), len(KEYPOINTS), 3), np.float32)
     for row, (instance, thing) in zip(out, figures, strict=True):
         points = np.array([thing.joints[name] for name in KEYPOINTS])
-        slack = _JOINT_SLACK * thing.extent
+        slack = JOINT_SLACK * thing.extent
         _see(points, slack, instance, packed.primitives, *traced, packed.camera, resolution, row)
     return out
 

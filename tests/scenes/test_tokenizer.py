@@ -1,5 +1,6 @@
 """The tokenizer: numbered alike everywhere, a token for every word of the grammar, and room for every caption."""
 
+import os
 import subprocess
 import sys
 from functools import cache
@@ -55,7 +56,7 @@ def test_different_captions_have_different_tokens() -> None:
     assert len({tuple(row) for row in build_tokenizer()(texts).input_ids}) == len(texts)
 
 
-@pytest.mark.parametrize("text", ["a zebra", "a glossier cube", "42 ünï"])
+@pytest.mark.parametrize("text", ["a zebra", "a glossier cube", "ünïted"])
 def test_a_word_outside_the_grammar_is_spelt_and_comes_back(text: str) -> None:
     tokenizer = build_tokenizer()
     ids = tokenizer(text).input_ids
@@ -64,14 +65,11 @@ def test_a_word_outside_the_grammar_is_spelt_and_comes_back(text: str) -> None:
     assert tokenizer.decode(ids, skip_special_tokens=True) == text
 
 
-def test_two_processes_number_the_tokens_alike() -> None:
+def test_another_process_numbers_the_tokens_alike() -> None:
     code = "from benchmark.scenes.tokenizer import build_tokenizer as b; print(sorted(b().get_vocab().items()))"
-    root = Path(__file__).parents[2]
-    seen = {
-        subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=root).stdout for _ in range(2)
-    }
-    assert len(seen) == 1
-    assert str(sorted(build_tokenizer().get_vocab().items())).encode() in seen.pop()
+    root, other = Path(__file__).parents[2], {**os.environ, "PYTHONHASHSEED": "7"}  # its sets are in another order
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=root, env=other)
+    assert str(sorted(build_tokenizer().get_vocab().items())).encode() in done.stdout
 
 
 def test_merges_take_the_most_frequent_pair_first_and_end_in_whole_words() -> None:
