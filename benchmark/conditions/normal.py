@@ -15,7 +15,7 @@ _ROW = ("images", "mean_degrees", "within_11.25_degrees", "within_30_degrees")
 
 @dataclass(frozen=True)
 class Normal(Condition):
-    """Unit normals. Map: float32 (H, W, 3), stored and shown as RGB = 127.5 (n + 1)."""
+    """Normals. Map: float32 (H, W, 3), of length 1 to a step of 1/127.5: stored and shown as RGB = 127.5 (n + 1)."""
 
     annotator: ClassVar[str | None] = None
     headline: ClassVar[str] = "mean_degrees"
@@ -35,9 +35,8 @@ class Normal(Condition):
         return encode_png(_colours(map_))
 
     def decode(self, data: bytes) -> Map:
-        """Return the unit normals of an RGB PNG."""
-        vectors = decode_rgb(data).astype(np.float32) / 127.5 - 1.0
-        return Map(vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-6))
+        """Return the normals of an RGB PNG."""
+        return Map(decode_rgb(data).astype(np.float32) / 127.5 - 1.0)
 
     def render(self, map_: Map, size: int) -> Images:
         """Return the stored colours."""
@@ -46,7 +45,9 @@ class Normal(Condition):
 
     def compare(self, reference: Map, predicted: Map) -> NDArray[np.float64]:
         """Return (images, mean angle in degrees, share of pixels within 11.25 and within 30 degrees)."""
-        cosine = (reference.array.astype(np.float64) * predicted.array).sum(axis=-1)
+        a, b = (map_.array.astype(np.float64) for map_ in (reference, predicted))
+        lengths = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
+        cosine = (a * b).sum(axis=-1) / np.maximum(lengths, 1e-9)
         degrees = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
         return np.array([1.0, degrees.mean(), (degrees < 11.25).mean(), (degrees < 30).mean()])
 

@@ -5,7 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _SUBPIXEL_BITS = 4
-_OUTLINE, _STROKE_WIDTH, _STROKE = 0.9, 1.2, 0.45  # boundary strength; deviation in pixels of 64; threshold after blur
+_OUTLINE, _STROKE_WIDTH, _STROKE = 0.9, 1.2, 0.25  # boundary strength; deviation in pixels of 64; threshold after blur
 
 
 def draw_segments(segments: NDArray[np.float32], side: int) -> NDArray[np.uint8]:
