@@ -11,6 +11,8 @@ from benchmark.base.console import say
 from benchmark.base.files import replace_file
 from benchmark.scenes.splits import SPLITS, example
 
+_SUFFIXES = (".png", ".jpg", ".webp")
+
 
 def sheet(seed: int, split: str, count: int, columns: int, resolution: int) -> NDArray[np.uint8]:
     """Return the first so many scenes of a split side by side, uint8 (rows * resolution, columns * resolution, 3)."""
@@ -29,10 +31,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--columns", type=int, default=8, help="scenes in a row (default: 8)")
     parser.add_argument("--resolution", type=int, default=128, help="pixels a side of each, 32 to 512 (default: 128)")
     chosen = parser.parse_args(argv)
+    if chosen.picture.suffix not in _SUFFIXES:
+        parser.error(f'no pictures end in "{chosen.picture.suffix}"; allowed: {", ".join(_SUFFIXES)}')
     picture = sheet(chosen.seed, chosen.split, chosen.count, chosen.columns, chosen.resolution)
-    ok, data = cv2.imencode(chosen.picture.suffix or ".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    if not ok:
-        parser.error(f"cannot write a {chosen.picture.suffix} picture; allowed: .png, .jpg, .webp")
+    _, data = cv2.imencode(chosen.picture.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     replace_file(chosen.picture, data.tobytes())
     say(f"{chosen.count} scenes in {chosen.picture}")
     return 0

@@ -41,7 +41,7 @@ class Parsed(NamedTuple):
     names: tuple[str, ...]
     ground: str
     wall: str | None
-    count: int | None
+    number: int | None
     relation: str | None
 
 
@@ -55,7 +55,7 @@ def _parse(text: str) -> Parsed:
         names=tuple(re.findall(_NAME, said["things"])),
         ground=_PLACES[said["ground"]],
         wall=said.get("wall"),
-        count=_COUNTS.get(said.get("count") or ""),
+        number=_COUNTS.get(said.get("count") or ""),
         relation=said.get("relation"),
     )
 
@@ -110,7 +110,7 @@ def _is_true(text: str, scene: Scene) -> bool:
     said, truth = _parse(text), tags(scene)
     if said.ground != truth["ground"] or said.wall not in (None, truth["wall"]):
         return False
-    if said.count not in (None, len(scene.things)):
+    if said.number not in (None, len(scene.things)):
         return False
     places = [_place(scene, thing) for thing in scene.things]
     for order in _assignments([_attributes(name) for name in said.names], truth["things"]):

@@ -579,7 +579,13 @@ def _pixel(joint: str, figure: Thing) -> tuple[int, int]:
 
 def test_a_figure_has_a_face_in_front_and_hair_above_and_behind() -> None:
     front, back = _person(0), _person(180)
-    skin, hair = (lambda f: _changes(f, replace(f, skin=3))), (lambda f: _changes(f, replace(f, hair=2)))
+
+    def skin(figure: Thing) -> Array:
+        return _changes(figure, replace(figure, skin=3))
+
+    def hair(figure: Thing) -> Array:
+        return _changes(figure, replace(figure, hair=2))
+
     in_front, behind = render(_stage(front), 256).instance == 1, render(_stage(back), 256).instance == 1
     top = np.argwhere(in_front)[:, 0].min() + 1
     crown = (top, _pixel("head", front)[1])
@@ -610,7 +616,7 @@ _VISIBLE_FACE: dict[str, Callable[[Array], Array]] = {
     "sphere": lambda normal: np.zeros(len(normal)),
     "cone": lambda normal: np.zeros(len(normal)),
     "cylinder": lambda normal: np.round(normal[:, 1]),
-    "cube": lambda normal: np.round(normal) @ [1, 10, 100],
+    "cube": lambda normal: np.round(normal) @ np.array([1.0, 10.0, 100.0]),
 }
 
 

@@ -338,7 +338,8 @@ def test_round_solids_have_the_straight_parts_of_their_outlines(kind: str, edges
 def test_outlines_run_along_the_silhouette(kind: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
     eye = (float(rng.uniform(-2, 2)), float(rng.uniform(1.3, 3.5)), 6.0)
-    solid = _solid(kind, *rng.uniform(-0.7, 0.7, 2), extent=float(rng.uniform(0.45, 0.8)))
+    x, z, extent = (float(rng.uniform(*span)) for span in ((-0.7, 0.7), (-0.7, 0.7), (0.45, 0.8)))
+    solid = _solid(kind, x, z, extent=extent)
     scene = _stage(solid, eye=eye)
     out = render(scene, 512)
     silhouette = cKDTree(np.argwhere(_differs(out.instance))[:, ::-1] + 0.5)

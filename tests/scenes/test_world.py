@@ -265,8 +265,9 @@ def test_look_at_puts_its_target_in_the_middle(seed: int) -> None:
     forward = (target - position) / np.linalg.norm(target - position)
     right = np.cross(forward, [0, 1, 0])
     right /= np.linalg.norm(right)
-    assert np.allclose([camera.right, camera.up, camera.forward], [right, np.cross(right, forward), forward])
-    assert np.allclose(_project(camera, target), [0, 0, np.linalg.norm(target - position)])
+    axes = np.array([camera.right, camera.up, camera.forward])
+    assert np.allclose(axes, np.array([right, np.cross(right, forward), forward]))
+    assert np.allclose(_project(camera, target), np.array([0.0, 0.0, float(np.linalg.norm(target - position))]))
     edge = target + np.linalg.norm(target - position) * np.tan(np.radians(angle / 2)) * right
     assert np.allclose(_project(camera, edge)[:2], [1, 0])  # the angle spans the whole image
     for point in rng.uniform(-1, 1, (20, 3)):
@@ -303,7 +304,12 @@ def test_splits_are_disjoint() -> None:
 def test_no_split_reaches_into_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     used: list[tuple[int, int]] = []
     scene = _scenes()[0]
-    monkeypatch.setattr(splits, "draw_scene", lambda seed, index: (used.append((seed, index)), scene)[1])
+
+    def note(seed: int, index: int) -> Scene:
+        used.append((seed, index))
+        return scene
+
+    monkeypatch.setattr(splits, "draw_scene", note)
     edges = (0, 1, SPLIT_SPAN - 1)
     for split in SPLITS:
         for i in edges:
