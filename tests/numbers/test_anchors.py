@@ -82,3 +82,27 @@ def test_without_room_between_floor_and_ceiling_nothing_is_normalised() -> None:
     rows = _rows()
     assert anchored({**rows, "vae": rows["no_control"]}, _scores, {})["accuracy"].normalised is None
     assert anchored(_rows(vae=0.15), _scores, {})["accuracy"].normalised is None
+
+
+def _with_mistakes(total: Array) -> dict[str, Array]:
+    share = total[..., 0] / total[..., 1]
+    return {"accuracy": share, "mistakes": 1 - share}
+
+
+def test_normalised_control_of_an_error_grows_with_control() -> None:
+    result = anchored(_rows(), _with_mistakes, {}, frozenset({"mistakes"}))
+    accuracy, mistakes = result["accuracy"], result["mistakes"]
+    assert accuracy.normalised is not None
+    assert mistakes.normalised is not None
+    assert mistakes.normalised.value == pytest.approx(accuracy.normalised.value)
+    assert mistakes.normalised.stderr == pytest.approx(accuracy.normalised.stderr)
+    assert mistakes.normalised.higher_is_better
+    assert not mistakes.run.higher_is_better
+    assert accuracy.run.higher_is_better
+
+
+def test_an_error_without_room_has_no_normalised_control() -> None:
+    no_room = _rows(vae=0.2, no_control=0.9)
+    result = anchored(no_room, _with_mistakes, {}, frozenset({"mistakes"}))
+    assert result["accuracy"].normalised is None
+    assert result["mistakes"].normalised is None
