@@ -75,8 +75,8 @@ def fit(
     average = copy.deepcopy(model).requires_grad_(False)
     optimizer = torch.optim.AdamW(model.parameters(), lr=stage.learning_rate, weight_decay=1e-2, fused=True)
     first, seconds = _restore(path, model, average, optimizer)
-    log = (work / f"{stage.name}.jsonl").open("a")
-    with progress(steps, f"train {stage.name}", "updates", done=first) as bar:
+    log = work / f"{stage.name}.jsonl"
+    with log.open("a") as lines, progress(steps, f"train {stage.name}", "updates", done=first) as bar:
         started = saved = time.monotonic()
         for step in range(first, steps):
             for group in optimizer.param_groups:
@@ -90,7 +90,7 @@ def fit(
             bar.update()
             if step % 20 == 0:
                 bar.set_postfix(loss=f"{value.item():.4f}")
-                print(json.dumps({"step": step, "loss": value.item()}), file=log, flush=True)
+                print(json.dumps({"step": step, "loss": value.item()}), file=lines, flush=True)
             if time.monotonic() - saved > CHECKPOINT_SECONDS or step == steps - 1:
                 saved = time.monotonic()
                 spent = seconds + saved - started
