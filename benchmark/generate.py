@@ -143,9 +143,8 @@ def _fill(
     """Make the images that are missing, in fixed batches, the last one padded: a resumed run gives the same bits."""
     import numpy as np
 
-    from benchmark.engine.diffusion import initial_latents, sample
+    from benchmark.engine.diffusion import draw
     from benchmark.engine.imagesets import image_path, prompts, write_image
-    from benchmark.engine.latents import pixels, to_uint8
 
     side = reference.images.shape[1]
     texts = prompts(form.prompts, reference.captions)
@@ -157,10 +156,10 @@ def _fill(
             keys = [reference.keys[i] for i in places]
             if not all(image_path(folder, key).exists() for key in keys):
                 padded = places + [places[-1]] * (form.batch - len(places))
-                maps = [condition.render(condition.decode(reference.maps[i]), side) for i in padded]
-                latents = initial_latents(base, side, [reference.keys[i] for i in padded], settings.eval_seed)
-                images = sample(base, module, latents, [texts[i] for i in padded], pixels(np.stack(maps)), settings)
-                for key, image in zip(keys, to_uint8(images), strict=False):
+                maps = np.stack([condition.render(condition.decode(reference.maps[i]), side) for i in padded])
+                noises = [reference.keys[i] for i in padded]
+                images = draw(base, module, noises, [texts[i] for i in padded], maps, settings)
+                for key, image in zip(keys, images, strict=False):
                     write_image(folder, key, image)
             bar.update(len(places))
 

@@ -11,11 +11,12 @@ from benchmark.base.errors import UserError
 from benchmark.base.seeds import SEED_NAMES
 from benchmark.cli import command_line, non_negative, option, parse_size, positive, rate, share, weight
 from benchmark.cli import main as cli_main
-from benchmark.contracts.plugins import Condition, Method
+from benchmark.contracts.plugins import Annotator, Condition, Method
 
 if TYPE_CHECKING:
     from benchmark.engine.bases import Base
     from benchmark.engine.datasets import BuiltDataset
+    from benchmark.engine.probes import Probe
     from benchmark.engine.reader import TrainingData
 
 # Measured for scenes-tiny (docs/LOG.md); the paper's rate for Stable Diffusion.
@@ -40,6 +41,7 @@ class Train:
     replicate: int = option("which disjoint subset of that size", 0, non_negative)
     seed: int = option("sets the seeds for subset, init, order, noise and eval", 0, non_negative)
     checkpoint_every: int = option("updates between checkpoints", 100, positive)
+    probe_every: int = option("updates between probes of the condition on the val split; 0: never", 100, non_negative)
     device: str | None = option("cpu or cuda (default: cuda where there is one)", None)
     out: Path | None = option("run folder (default: runs/<dataset>_<cond>_<method>_<base>_s<seed>)", None, Path)
     cache: Path = option("where latents are kept for all runs", Path("runs/cache"), Path)
@@ -55,7 +57,8 @@ def train(form: Train) -> Path:
     from benchmark.engine.bases import choose_device, load_base
     from benchmark.engine.checkpoints import parameter_count
     from benchmark.engine.datasets import BuiltDataset
-    from benchmark.engine.training import Diverged, Recipe, Trainee
+    from benchmark.engine.probes import ONSET, onset
+    from benchmark.engine.training import Diverged, Recipe, Trainee, read_curve
     from benchmark.engine.training import train as fit
 
     dataset, method = BuiltDataset.open(form.dataset), registry.make(Method, form.method)
@@ -68,6 +71,7 @@ def train(form: Train) -> Path:
         empty_prompt_rate=form.empty_prompt_rate,
         seeds=dict.fromkeys(SEED_NAMES, form.seed),
         checkpoint_every=form.checkpoint_every,
+        probe_every=form.probe_every,
     )
     run = form.out or default_folder(form, dataset)
     config = _config(form, dataset, method, recipe)
@@ -80,15 +84,32 @@ def train(form: Train) -> Path:
     runs.begin(run, runs.RUN, config, runs.provenance(command_line(form)))
     started = time.monotonic()
     trainee = Trainee(module, method.save, lambda folder: method.load(str(folder)))
+    probe = make_probe(base, dataset, condition, form) if form.probe_every else None
     try:
-        checkpoint = fit(base, trainee, data, recipe, run)
+        checkpoint = fit(base, trainee, data, recipe, run, probe)
     except Diverged as error:
         runs.finish(run, runs.RUN, "diverged", reason=str(error))
         raise UserError(f"{run} diverged: {error}; the run keeps this outcome") from None
     seconds = round(time.monotonic() - started, 1)
-    runs.finish(run, runs.RUN, "finished", seconds=seconds, num_parameters=parameter_count(module))
+    began = onset(read_curve(run), condition.headline) if form.probe_every else None
+    size = parameter_count(module)
+    runs.finish(run, runs.RUN, "finished", seconds=seconds, num_parameters=size, onset_of_control=began)
     say(f"trained {run}: {form.steps} updates in {seconds} s; weights in {checkpoint}")
+    if form.probe_every:
+        when = f"from update {began} on" if began is not None else f"not within {form.steps} updates"
+        say(f"normalised {condition.headline} of {ONSET} and more: {when}; the curve is in {run / 'curve.jsonl'}")
     return run
+
+
+def make_probe(base: "Base", dataset: "BuiltDataset", condition: Condition, form: Train) -> "Probe":
+    """Return the probe of a run: the first validation samples, read back by the condition's own referee."""
+    from benchmark.engine.diffusion import Sampling
+    from benchmark.engine.imagesets import load_reference
+    from benchmark.engine.probes import PROBE_SAMPLES, Probe
+
+    reference = load_reference(dataset, "val", form.cond, PROBE_SAMPLES)
+    referee = registry.make(Annotator, condition.referee)
+    return Probe(base, condition, referee, reference, Sampling(eval_seed=form.seed))
 
 
 def new_module(method: Method, base: "Base", init_seed: int) -> Any:

@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmark.base.seeds import Stream
 from benchmark.engine.bases import Base
+from benchmark.engine.latents import pixels, to_uint8
 
 
 @dataclass(frozen=True)
@@ -97,3 +100,16 @@ def sample(
         guided = without + settings.guidance_scale * (with_text - without)
         latents = scheduler.step(guided, timestep, latents, return_dict=False)[0]
     return base.decode(latents)
+
+
+def draw(
+    base: Base,
+    control: nn.Module | None,
+    keys: Sequence[str],
+    prompts: Sequence[str],
+    conditioning: NDArray[np.uint8],
+    settings: Sampling,
+) -> NDArray[np.uint8]:
+    """Return an image, uint8 (B, S, S, 3), for each of B keys, prompts and conditioning images, uint8 (B, S, S, 3)."""
+    latents = initial_latents(base, conditioning.shape[1], keys, settings.eval_seed)
+    return to_uint8(sample(base, control, latents, prompts, pixels(conditioning), settings))

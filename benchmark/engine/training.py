@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,7 @@ class Recipe:
         empty_prompt_rate: Share of samples whose prompt is emptied (the paper's 0.5).
         seeds: Named seeds: subset, init, order, noise, eval.
         checkpoint_every: Updates between checkpoints.
+        probe_every: Updates between probes of the condition; 0 is never.
     """
 
     steps: int
@@ -43,6 +45,7 @@ class Recipe:
     empty_prompt_rate: float
     seeds: dict[str, int]
     checkpoint_every: int
+    probe_every: int = 0
 
 
 class Diverged(Exception):
@@ -58,8 +61,15 @@ class Trainee:
     load: Callable[[Path], nn.Module]
 
 
-def train(base: Base, trainee: Trainee, data: TrainingData, recipe: Recipe, run: Path) -> Path:
+ProbeScores = Callable[[nn.Module | None], dict[str, float]]
+
+
+def train(
+    base: Base, trainee: Trainee, data: TrainingData, recipe: Recipe, run: Path, probe: ProbeScores | None = None
+) -> Path:
     """Train up to the recipe's last step, from the newest checkpoint of the run if there is one; return the last one.
+
+    `curve.jsonl` gets the loss of every tenth update and what `probe` says of the module, of no module at update 0.
 
     Raises:
         UserError: A checkpoint to go on from is damaged.
@@ -70,19 +80,20 @@ def train(base: Base, trainee: Trainee, data: TrainingData, recipe: Recipe, run:
     optimizer = torch.optim.AdamW(module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     if state is not None:
         load_optimizer_tensors(optimizer, state)
-    _trim_curve(run / "curve.jsonl", first)
-    with (
-        progress(recipe.steps, f"train {run.name}", "updates", done=first) as bar,
-        (run / "curve.jsonl").open("a") as curve,
-    ):
+    curve = run / "curve.jsonl"
+    _trim_curve(curve, first)
+    if probe is not None and recipe.probe_every and first == 0:
+        _note(curve, recipe, 0, probe=probe(None))
+    with progress(recipe.steps, f"train {run.name}", "updates", done=first) as bar:
         for step in range(first, recipe.steps):
             value = _update(base, module, optimizer, data, recipe, step)
             bar.update()
             if step % _LOG_EVERY == 0 or step == recipe.steps - 1:
                 bar.set_postfix(loss=f"{value:.4f}")
-                row = {"step": step + 1, "loss": value, "images_seen": (step + 1) * recipe.batch}
-                print(json.dumps(row), file=curve, flush=True)
-            if (step + 1) % recipe.checkpoint_every == 0 or step == recipe.steps - 1:
+                _note(curve, recipe, step + 1, loss=value)
+            if probe is not None and _is_due(recipe.probe_every, step + 1, recipe.steps):
+                _note(curve, recipe, step + 1, probe=_probed(probe, module))
+            if _is_due(recipe.checkpoint_every, step + 1, recipe.steps):
                 _checkpoint(trainee, module, optimizer, run, step + 1)
     return newest_checkpoint(run)
 
@@ -106,6 +117,22 @@ def _update(
     value.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     return number
+
+
+def _is_due(every: int, step: int, last: int) -> bool:
+    return every > 0 and (step % every == 0 or step == last)
+
+
+def _note(curve: Path, recipe: Recipe, step: int, **values: Any) -> None:
+    with curve.open("a") as file:
+        file.write(json.dumps({"step": step, "images_seen": step * recipe.batch, **values}) + "\n")
+
+
+def _probed(probe: ProbeScores, module: nn.Module) -> dict[str, float]:
+    module.eval()
+    scores = probe(module)
+    module.train()
+    return scores
 
 
 def checkpoint_step(path: Path) -> int:
@@ -151,6 +178,11 @@ def _resume(trainee: Trainee, run: Path) -> tuple[int, nn.Module, dict[str, Tens
         return checkpoint_step(checkpoint), trainee.load(checkpoint), tensors
     except UserError as error:
         raise UserError(f"{checkpoint} is damaged ({error}); delete that folder to train again without it") from None
+
+
+def read_curve(run: Path) -> list[dict[str, Any]]:
+    """Return the rows of a run's curve in order: step, images seen, and a loss or a probe's scores."""
+    return [json.loads(line) for line in (run / "curve.jsonl").read_text().splitlines()]
 
 
 def _trim_curve(path: Path, step: int) -> None:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from benchmark.base.console import progress
+from benchmark.engine import diffusion
 from benchmark.engine.bases import Base
-from benchmark.engine.diffusion import Sampling, initial_latents, sample
-from benchmark.engine.latents import round_trip, to_uint8
+from benchmark.engine.diffusion import Sampling
+from benchmark.engine.latents import round_trip
 from benchmark.numbers.frechet import Gaussian, frechet_distance
 from benchmark.scenes.models import RESOLUTION, Referee, to_input
 from benchmark.scenes.palette import COLOURS, KINDS
@@ -31,18 +32,33 @@ def draw(base: Base, captions: Sequence[str], settings: Sampling) -> NDArray[np.
         for start in range(0, len(captions), _BATCH):
             texts = captions[start : start + _BATCH]
             keys = [str(i) for i in range(start, start + len(texts))]
-            latents = initial_latents(base, RESOLUTION, keys, settings.eval_seed)
-            blank = torch.zeros(len(texts), 3, RESOLUTION, RESOLUTION)
-            images.append(to_uint8(sample(base, None, latents, texts, blank, settings)))
+            blank = np.zeros((len(texts), RESOLUTION, RESOLUTION, 3), np.uint8)
+            images.append(diffusion.draw(base, None, keys, texts, blank, settings))
             bar.update(len(texts))
     return np.concatenate(images)
 
 
+class Found(NamedTuple):
+    """What the referee sees in one image of what its caption says; captions name every object.
+
+    Attributes:
+        named: Objects the caption names.
+        by_kind: Of these, found with their kind.
+        by_both: Of these, found with their kind and colour.
+        unnamed_pixels: Pixels of objects whose kind the caption does not name.
+        object_pixels: Pixels of objects.
+    """
+
+    named: int
+    by_kind: int
+    by_both: int
+    unnamed_pixels: int
+    object_pixels: int
+
+
 @torch.inference_mode()
-def objects_found(
-    referee: Referee, images: NDArray[np.uint8], tags: Sequence[dict[str, Any]]
-) -> list[tuple[int, int, int]]:
-    """Return, for each image: named objects, those found by kind, and those found by kind and colour.
+def objects_found(referee: Referee, images: NDArray[np.uint8], tags: Sequence[dict[str, Any]]) -> list[Found]:
+    """Return what is seen of the named objects in each image.
 
     An object is found where a connected region of at least 16 pixels has its kind (and its colour); two alike need two.
 
@@ -54,19 +70,24 @@ def objects_found(
     rows = []
     for start in range(0, len(images), _BATCH):
         reading = referee(to_input(np.asarray(images[start : start + _BATCH])))
-        kinds, colours = reading.seg.argmax(dim=1).numpy(), reading.colour.argmax(dim=1).numpy()
+        kinds, colours = reading.seg.argmax(dim=1).cpu().numpy(), reading.colour.argmax(dim=1).cpu().numpy()
         for kind, colour, truth in zip(kinds, colours, tags[start : start + _BATCH], strict=True):
             rows.append(_found(kind, colour, truth["things"]))
     return rows
 
 
-def _found(kind: NDArray[np.int64], colour: NDArray[np.int64], things: list[dict[str, str]]) -> tuple[int, int, int]:
+def _found(kind: NDArray[np.int64], colour: NDArray[np.int64], things: list[dict[str, str]]) -> Found:
     names = list(COLOURS)
     by_kind = Counter(FIRST_KIND + KINDS.index(thing["kind"]) for thing in things)
     by_both = Counter((FIRST_KIND + KINDS.index(thing["kind"]), 1 + names.index(thing["colour"])) for thing in things)
-    found = sum(min(wanted, _regions(kind == k)) for k, wanted in by_kind.items())
-    exact = sum(min(wanted, _regions((kind == k) & (colour == c))) for (k, c), wanted in by_both.items())
-    return len(things), found, exact
+    objects = kind >= FIRST_KIND
+    return Found(
+        named=len(things),
+        by_kind=sum(min(wanted, _regions(kind == k)) for k, wanted in by_kind.items()),
+        by_both=sum(min(wanted, _regions((kind == k) & (colour == c))) for (k, c), wanted in by_both.items()),
+        unnamed_pixels=int((objects & ~np.isin(kind, list(by_kind))).sum()),
+        object_pixels=int(objects.sum()),
+    )
 
 
 def _regions(mask: NDArray[np.bool_]) -> int:
@@ -75,15 +96,16 @@ def _regions(mask: NDArray[np.bool_]) -> int:
     return int((np.bincount(labels.ravel(), minlength=count + 1)[1:] >= _VISIBLE_PIXELS).sum())
 
 
-def found_shares(rows: Sequence[tuple[int, int, int]]) -> dict[str, float]:
-    """Return the share of named objects found, by the number of objects a caption names."""
+def found_shares(rows: Sequence[Found]) -> dict[str, float]:
+    """Return the share of named objects found, by the number of objects a caption names, and of unnamed pixels."""
     table = np.array(rows)
     shares = {}
     for count in sorted(set(table[:, 0].tolist())):
-        named, kind, both = table[table[:, 0] == count].sum(axis=0)
+        named, kind, both, *_ = table[table[:, 0] == count].sum(axis=0)
         shares[f"kind_{count}"] = round(float(kind / named), 4)
         shares[f"kind_and_colour_{count}"] = round(float(both / named), 4)
-    return shares
+    unnamed, objects = table[:, 3:].sum(axis=0)
+    return shares | {"unnamed_pixels": round(float(unnamed / objects), 4)}
 
 
 def named_objects(base: Base, referee: Referee, held_out: Pool, count: int) -> dict[str, float]:

@@ -1,9 +1,10 @@
 """The training loop: what it may not change, and that stopping it anywhere changes nothing."""
 
-import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from benchmark.base.errors import UserError
 from benchmark.base.files import sha256
 from benchmark.engine.bases import Base
 from benchmark.engine.reader import TrainingData
-from benchmark.engine.training import Diverged, Recipe, Trainee, newest_checkpoint, train
+from benchmark.engine.training import Diverged, Recipe, Trainee, newest_checkpoint, read_curve, train
 from benchmark.methods.controlnet import Controlnet
 
 SEEDS = {"init": 0, "order": 0, "noise": 0}
@@ -70,8 +71,8 @@ def tensors(checkpoint: Path) -> dict[str, str]:
     return {name: digest for name, digest in files(checkpoint).items() if name.endswith(".safetensors")}
 
 
-def curve(run: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (run / "curve.jsonl").read_text().splitlines()]
+def curve(run: Path) -> list[dict[str, Any]]:
+    return read_curve(run)
 
 
 def state_sha256(module: nn.Module) -> str:
@@ -183,6 +184,32 @@ def test_curve_lines_later_than_the_checkpoint_or_half_written_are_dropped(
         file.write(tail)
     train(base, trainee(base), data, recipe(), tmp_path)
     assert curve(tmp_path) == curve(uninterrupted)
+
+
+def test_a_probe_is_noted_before_training_on_time_and_at_the_end_and_changes_no_weight(
+    base: Base, data: TrainingData, uninterrupted: Path, tmp_path: Path
+) -> None:
+    seen: list[bool] = []
+
+    def probe(module: nn.Module | None) -> dict[str, float]:
+        seen.append(module is not None and not module.training)
+        return {"miou": float(len(seen))}
+
+    probed = train(base, trainee(base), data, replace(recipe(), probe_every=2), tmp_path, probe)
+    assert [(row["step"], row["probe"]) for row in curve(tmp_path) if "probe" in row] == [
+        (0, {"miou": 1.0}),
+        (2, {"miou": 2.0}),
+        (3, {"miou": 3.0}),
+    ]
+    assert seen == [False, True, True]
+    assert tensors(probed) == tensors(newest_checkpoint(uninterrupted))
+
+
+def test_a_resumed_run_probes_no_step_twice(base: Base, data: TrainingData, tmp_path: Path) -> None:
+    with pytest.raises(PowerCut):
+        train(base, trainee(base, cut_in_save(2)), data, replace(recipe(), probe_every=1), tmp_path, lambda _: {})
+    train(base, trainee(base), data, replace(recipe(), probe_every=1), tmp_path, lambda _: {})
+    assert [row["step"] for row in curve(tmp_path) if "probe" in row] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("seed", ["init", "order", "noise"])
