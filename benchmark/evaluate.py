@@ -62,7 +62,7 @@ def evaluate(form: Evaluate) -> Path:
     from benchmark.engine.bases import load_base
     from benchmark.engine.datasets import BuiltDataset
     from benchmark.engine.latents import round_trip
-    from benchmark.engine.records import write_record
+    from benchmark.engine.records import read_record, record_path, write_record
 
     config = imagesets.read_config(form.images)
     if config["condition"] is None:
@@ -73,6 +73,12 @@ def evaluate(form: Evaluate) -> Path:
     condition = registry.remake(Condition, config["condition"])
     reference = imagesets.load_reference(dataset, config["split"], config["condition"]["name"], config["samples"]["n"])
     floor = _floor(form, config)
+    question = _question(form, config, dataset, condition, reference)
+    name, kind = config["dataset"]["name"], question.condition
+    path = record_path(form.results, name, kind, question.method, question.evaluation_id)
+    if path.exists():
+        _say_scores(read_record(path), condition, path)
+        return path
     base = load_base(config["base"]["name"])
     side = dataset.plan.resolution
     evidence = Evidence(
@@ -81,10 +87,10 @@ def evaluate(form: Evaluate) -> Path:
         vae=round_trip(base, reference.images),
         no_control=imagesets.read_images(floor, reference.keys, side),
     )
-    record = _record(form, config, dataset, condition, reference, evidence)
-    path = write_record(form.results, record)
+    record = _record(form, question, config, condition, reference, evidence)
     _write_strip(path.with_suffix(".webp"), condition, reference, evidence)
     _copy_curve(config, path.with_suffix(".jsonl"))
+    write_record(form.results, record)  # last: a record stands for all that lies beside it
     _say_scores(record, condition, path)
     return path
 
@@ -166,29 +172,71 @@ def score_images(metrics: Mapping[str, Metric], reference: "Reference", images: 
     return [score for metric in metrics.values() for score in metric.score(generated, against)]
 
 
+@dataclass(frozen=True)
+class Question:
+    """What is asked of a folder of images: metrics and referee, what must agree to compare the answer, what steered.
+
+    Attributes:
+        metrics: By the words that made them.
+        referee: Reads the condition back.
+        comparability: Everything that must agree before two records may be compared.
+        control: What steered the images, without the places it lay in.
+    """
+
+    metrics: dict[str, Metric]
+    referee: Annotator
+    comparability: dict[str, Any]
+    control: dict[str, Any]
+
+    @property
+    def condition(self) -> str:
+        """Name of the condition that is scored."""
+        return str(self.comparability["condition"]["name"])
+
+    @property
+    def method(self) -> str:
+        """Name of the method that steered."""
+        return str(self.control["method"]["name"])
+
+    @property
+    def evaluation_id(self) -> str:
+        """Sixteen hexadecimal digits: the same question about the same control has the same answer."""
+        return sha256(canonical_json([self.comparability, self.control]))[:16]
+
+
+def _question(
+    form: Evaluate, config: dict[str, Any], dataset: "BuiltDataset", condition: Condition, reference: "Reference"
+) -> Question:
+    metrics = _metrics(form, reference)
+    referee = _referee(form, condition, config["condition"]["name"])
+    comparability = _comparability(config, dataset, metrics, referee)
+    return Question(metrics, referee, comparability, _without_paths(config["control"]))
+
+
 def _record(
     form: Evaluate,
+    question: Question,
     config: dict[str, Any],
-    dataset: "BuiltDataset",
     condition: Condition,
     reference: "Reference",
     evidence: Evidence,
 ) -> Record:
     from benchmark.engine.runs import provenance
 
-    metrics = _metrics(form, reference)
-    referee = _referee(form, condition, config["condition"]["name"])
-    comparability = _comparability(config, dataset, metrics, referee)
-    rows = observe(condition, referee, reference, evidence)
-    control = _without_paths(config["control"])
+    comparability, control, metrics = question.comparability, question.control, question.metrics
+    rows = observe(condition, question.referee, reference, evidence)
     return Record(
-        evaluation_id=sha256(canonical_json([comparability, control]))[:16],
+        evaluation_id=question.evaluation_id,
         comparability_key=sha256(canonical_json(comparability)),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        dataset={"name": dataset.name, "fingerprint": dataset.manifest.fingerprint, **comparability["samples"]},
-        condition=config["condition"]["name"],
+        dataset={
+            "name": config["dataset"]["name"],
+            "fingerprint": comparability["dataset"],
+            **comparability["samples"],
+        },
+        condition=question.condition,
         headline=condition.headline,
-        method=control["method"]["name"],
+        method=question.method,
         base=config["base"]["name"],
         training=control if "recipe" in control else None,
         generation=comparability["generation"],

@@ -11,7 +11,7 @@ from benchmark.base.console import say
 from benchmark.base.errors import UserError, did_you_mean
 from benchmark.build import Build, build, default_folder, make_plan
 from benchmark.cli import main as cli_main
-from benchmark.cli import option
+from benchmark.cli import non_negative, option, positive
 from benchmark.engine.runs import RUN, read_status
 from benchmark.evaluate import Evaluate, evaluate
 from benchmark.generate import Generate, generate
@@ -30,6 +30,8 @@ class Study:
     action: str = option("list, show, run or status", positional=True)
     name: str | None = option("study: a name from the list, or a .toml file", None, positional=True)
     out: Path | None = option("where everything goes (default: runs/<study>)", None, Path)
+    rank: int = option("which share of the runs this process does, when several share a study", 0, non_negative)
+    world: int = option("how many processes share the study", 1, positive)
 
 
 @dataclass(frozen=True)
@@ -107,12 +109,15 @@ def _names() -> list[str]:
     return sorted(path.stem for path in STUDIES.glob("*.toml"))
 
 
-def run(design: Design) -> None:
-    """Do what is left of a study: dataset, floor, then train, generate and evaluate each cell, then the board."""
+def run(design: Design, rank: int = 0, world: int = 1) -> None:
+    """Do what is left of a study: dataset, floor, then train, generate and evaluate each cell, then the board.
+
+    Of several processes on one folder each does every `world`-th cell, from its `rank`; the last to end shows all.
+    """
     say(describe(design))
     build(design.build)
     floor = generate(design.floor)
-    for cell in design.cells:
+    for cell in design.cells[rank::world]:
         train(cell.train)
         images = generate(cell.generate)
         evaluate(Evaluate(images=images, no_control=floor, results=design.results))
@@ -145,8 +150,10 @@ def _run(form: Study) -> int:
     if form.name is None:
         raise UserError(f"{form.action} needs the name of a study; {did_you_mean('', _names())}")
     design = read_design(form.name, form.out)
+    if form.rank >= form.world:
+        raise UserError(f"--rank {form.rank} is not below --world {form.world}; ranks count from 0")
     if form.action == "run":
-        run(design)
+        run(design, form.rank, form.world)
     else:
         say(describe(design) if form.action == "show" else _status(design))
     return 0

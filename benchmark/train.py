@@ -57,9 +57,9 @@ def train(form: Train) -> Path:
     from benchmark.engine.bases import choose_device, load_base
     from benchmark.engine.checkpoints import parameter_count
     from benchmark.engine.datasets import BuiltDataset
-    from benchmark.engine.probes import ONSET, onset
     from benchmark.engine.training import Diverged, Recipe, Trainee, read_curve
     from benchmark.engine.training import train as fit
+    from benchmark.numbers.seeds import ONSET, onset
 
     dataset, method = BuiltDataset.open(form.dataset), registry.make(Method, form.method)
     condition = registry.remake(Condition, dataset.condition(form.cond))

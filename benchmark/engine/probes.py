@@ -3,10 +3,8 @@
 The loss does not show when control begins (it is flat before and after); the score of fixed conditions does.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +17,6 @@ from benchmark.engine.imagesets import Reference
 from benchmark.engine.latents import round_trip
 
 PROBE_SAMPLES = 64
-ONSET = 0.25
 _BATCH = 32
 
 
@@ -82,23 +79,3 @@ class Probe:
         read = self.referee.annotate(images)
         rows = [self.condition.compare(a, b) for a, b in zip(truth, read, strict=True)]
         return {name: float(value) for name, value in self.condition.scores(np.sum(rows, axis=0)).items()}
-
-
-def onset(curve: Sequence[dict[str, Any]], score: str, level: float = ONSET) -> int | None:
-    """Return the update from which a score's normalised control stays at or above a level, None if it never does.
-
-    Args:
-        curve: Rows of a run's curve; those without a probe are passed over.
-        score: As in ``miou``.
-        level: 0.25 of the way from the base alone to what the autoencoder lets through, unless told.
-    """
-    first: int | None = None
-    for row in curve:
-        value = row.get("probe", {}).get(f"{score}.normalised")
-        if value is None:
-            continue
-        if value < level:
-            first = None
-        elif first is None:
-            first = int(row["step"])
-    return first

@@ -10,16 +10,29 @@ from benchmark.base.files import create_once, pretty_json
 from benchmark.contracts.records import Record
 
 
-def record_path(root: Path, record: Record) -> Path:
+def record_path(root: Path, dataset: str, condition: str, method: str, evaluation_id: str) -> Path:
     """Return ``<dataset>/<condition>/<method>/<evaluation id>.json`` below a results folder."""
-    return root / str(record.dataset["name"]) / record.condition / record.method / f"{record.evaluation_id}.json"
+    return root / dataset / condition / method / f"{evaluation_id}.json"
 
 
 def write_record(root: Path, record: Record) -> Path:
-    """Keep a record; one with the same id is left as it is."""
-    path = record_path(root, record)
+    """Keep a record in its place below a results folder; one with the same id is left as it is."""
+    path = record_path(root, record.dataset["name"], record.condition, record.method, record.evaluation_id)
     create_once(path, pretty_json(record.model_dump(mode="json")))
     return path
+
+
+def read_record(path: Path) -> Record:
+    """Return a record.
+
+    Raises:
+        UserError: A file that is no valid record.
+    """
+    try:
+        return Record.model_validate(json.loads(path.read_bytes()))
+    except (ValidationError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        first = str(error).replace("\n", " ")[:200]
+        raise UserError(f"{path} is no valid record ({first}); remove it or restore it") from None
 
 
 def read_records(root: Path) -> dict[Path, Record]:
@@ -28,11 +41,4 @@ def read_records(root: Path) -> dict[Path, Record]:
     Raises:
         UserError: A file that is no valid record.
     """
-    records = {}
-    for path in sorted(root.rglob("*.json")):
-        try:
-            records[path] = Record.model_validate(json.loads(path.read_bytes()))
-        except (ValidationError, json.JSONDecodeError, UnicodeDecodeError) as error:
-            first = str(error).replace("\n", " ")[:200]
-            raise UserError(f"{path} is no valid record ({first}); remove it or restore it") from None
-    return records
+    return {path: read_record(path) for path in sorted(root.rglob("*.json"))}

@@ -1,5 +1,6 @@
 """The board, from records made up for the test."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,9 @@ import pandas as pd
 import pytest
 
 from benchmark.contracts.records import Anchored, Counts, Record, Score
-from benchmark.engine.records import record_path, write_record
-from benchmark.leaderboard import main, sections, shown
+from benchmark.engine.board import sections
+from benchmark.engine.records import write_record
+from benchmark.leaderboard import main, shown
 
 
 def score(name: str, value: float, stderr: float = 0.01, unranked: str | None = None) -> Score:
@@ -25,7 +27,7 @@ def score(name: str, value: float, stderr: float = 0.01, unranked: str | None = 
 
 
 def made_up(
-    identity: str, control: float | None, *, key: str = "k", method: str = "controlnet", **dataset: Any
+    identity: str, control: float | None, *, key: str = "k", method: str = "controlnet", seed: int = 0, **dataset: Any
 ) -> Record:
     anchors = {name: score(f"miou.{name}", 0.5) for name in ("run", "real", "vae", "no_control", "shuffled")}
     normalised = None if control is None else score("miou.normalised", control)
@@ -38,7 +40,7 @@ def made_up(
         headline="miou",
         method=method,
         base="scenes-tiny",
-        training={"recipe": {"steps": 10, "batch": 4, "seeds": {"init": 0, "noise": 0}}, "num_samples": 100},
+        training={"recipe": {"steps": 10, "batch": 4, "seeds": {"init": seed, "noise": seed}}, "num_samples": 100},
         generation={"prompts": "full"},
         referee={"spec": "scenes"},
         reconstruction={"miou": Anchored(**anchors, normalised=normalised)},
@@ -65,6 +67,22 @@ def test_rows_of_different_keys_never_share_a_table() -> None:
 
 def test_a_row_without_normalised_control_comes_last_and_has_no_group() -> None:
     assert board_of(made_up("none", None), made_up("some", 0.1)) == [[("some", 1), ("none", None)]]
+
+
+def test_runs_that_differ_in_seeds_alone_are_one_line_over_seeds(tmp_path: Path) -> None:
+    for seed, control in enumerate((0.5, 0.6, 0.7)):
+        path = write_record(tmp_path, made_up(f"run-{seed}", control, seed=seed))
+        steps = [(0, 0.0), (100, 0.3 if seed else 0.1), (200, 0.4 if seed else 0.2)]
+        rows = [json.dumps({"step": step, "probe": {"miou.normalised": value}}) for step, value in steps]
+        path.with_suffix(".jsonl").write_text("\n".join(rows))
+    write_record(tmp_path, made_up("other", 0.9, method="t2i_adapter"))
+    assert main(["--results", str(tmp_path)]) == 0
+    for text in ((tmp_path / "README.md").read_text(), (tmp_path / "site" / "index.html").read_text()):
+        assert "0.600 [0.352, 0.848]" in text  # 0.6 +- 4.303 x 0.1 / sqrt(3)
+        assert "0.500" in text
+        assert "100, 100 (2 of 3)" in text
+        assert "0.900 (one run)" in text
+        assert "never (0 of 1)" in text
 
 
 def test_less_than_one_epoch_is_called_a_single_pass(tmp_path: Path) -> None:
@@ -98,9 +116,9 @@ def test_names_with_markup_stay_text_on_the_site(tmp_path: Path) -> None:
 
 def test_a_record_is_written_once(tmp_path: Path) -> None:
     first = made_up("same", 0.5)
-    write_record(tmp_path, first)
+    kept = write_record(tmp_path, first)
     write_record(tmp_path, made_up("same", 0.9))
-    assert '"value": 0.9' not in record_path(tmp_path, first).read_text()
+    assert '"value": 0.9' not in kept.read_text()
 
 
 def test_a_damaged_record_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,12 +41,23 @@ def test_a_study_goes_from_data_to_board_and_resumes(tmp_path: Path, capsys: pyt
     assert capsys.readouterr().out.count("finished") == 2
 
 
+def test_two_processes_share_a_study(tmp_path: Path) -> None:
+    file = tmp_path / "tiny.toml"
+    file.write_text(TINY)
+    arguments = ["run", str(file), "--out", str(tmp_path / "out"), "--world", "2"]
+    for rank, done in ((0, ["seed-0"]), (1, ["seed-0", "seed-1"])):
+        assert main([*arguments, "--rank", str(rank)]) == 0
+        assert sorted(path.name for path in (tmp_path / "out" / "runs").iterdir()) == done
+    assert len(list((tmp_path / "out" / "results").rglob("*.webp"))) >= 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["run", "smok"], 'did you mean "smoke"'),
         (["run"], "needs the name of a study"),
         (["walk", "smoke"], 'no action "walk"'),
+        (["run", "smoke", "--rank", "2", "--world", "2"], "--rank 2 is not below --world 2"),
     ],
 )
 def test_bad_input_is_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Probes: the base alone is the floor, the round trip the ceiling, and onset is where control begins to stay."""
+"""Probes: the base alone is the floor, the round trip the ceiling."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from benchmark.engine.bases import Base
 from benchmark.engine.datasets import BuiltDataset
 from benchmark.engine.diffusion import Sampling, draw
 from benchmark.engine.imagesets import load_reference
-from benchmark.engine.probes import Probe, onset
+from benchmark.engine.probes import Probe
 from benchmark.methods.controlnet import Controlnet
 
 SETTINGS = Sampling(num_inference_steps=2)
@@ -61,23 +61,3 @@ def test_what_is_drawn_depends_on_the_key_not_on_its_neighbours(base: Base, prob
     together = draw(base, None, keys, captions, blank, SETTINGS)
     alone = draw(base, None, keys[1:2], captions[1:2], blank[1:2], SETTINGS)
     assert abs(together[1].astype(int) - alone[0]).max() <= 1
-
-
-@pytest.mark.parametrize(
-    ("values", "began"),
-    [
-        ([0.0, 0.1, 0.3, 0.4], 200),
-        ([0.0, 0.3, 0.1, 0.4], 300),
-        ([0.0, 0.1, 0.2, 0.24], None),
-        ([0.3, 0.3, 0.3, 0.3], 0),
-        ([0.0, 0.3, 0.4, 0.1], None),
-    ],
-)
-def test_onset_is_where_control_begins_to_stay(values: list[float], began: int | None) -> None:
-    curve: list[dict[str, object]] = [{"step": 50, "loss": 1.0}]
-    curve += [{"step": 100 * i, "probe": {"miou.normalised": value}} for i, value in enumerate(values)]
-    assert onset(curve, "miou") == began
-
-
-def test_a_run_without_a_probe_has_no_onset() -> None:
-    assert onset([{"step": 10, "loss": 1.0}], "miou") is None

@@ -1,0 +1,47 @@
+"""Several runs together: the t interval by hand and by scipy, and where control begins to stay."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from benchmark.numbers.seeds import onset, spread
+
+
+def test_three_runs_by_hand() -> None:
+    together = spread([0.5, 0.7, 0.6])
+    assert together.values == (0.7, 0.6, 0.5)
+    assert together.worst == 0.5
+    assert together.mean == pytest.approx(0.6)
+    assert together.high == pytest.approx(0.6 + 4.302653 * 0.1 / np.sqrt(3))  # t with 2 degrees of freedom
+
+
+def test_the_interval_is_that_of_scipy() -> None:
+    values = np.random.default_rng(0).normal(size=7).tolist()
+    low, high = stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
+    together = spread(values)
+    assert (together.low, together.high) == pytest.approx((low, high))
+
+
+def test_one_run_has_no_interval() -> None:
+    together = spread([0.4])
+    assert (together.mean, together.low, together.high, together.worst) == (0.4, None, None, 0.4)
+
+
+@pytest.mark.parametrize(
+    ("values", "began"),
+    [
+        ([0.0, 0.1, 0.3, 0.4], 200),
+        ([0.0, 0.3, 0.1, 0.4], 300),
+        ([0.0, 0.1, 0.2, 0.24], None),
+        ([0.3, 0.3, 0.3, 0.3], 0),
+        ([0.0, 0.3, 0.4, 0.1], None),
+    ],
+)
+def test_onset_is_where_control_begins_to_stay(values: list[float], began: int | None) -> None:
+    curve: list[dict[str, object]] = [{"step": 50, "loss": 1.0}]
+    curve += [{"step": 100 * i, "probe": {"miou.normalised": value}} for i, value in enumerate(values)]
+    assert onset(curve, "miou") == began
+
+
+def test_a_run_without_a_probe_has_no_onset() -> None:
+    assert onset([{"step": 10, "loss": 1.0}], "miou") is None
