@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark import registry
 from benchmark.base.console import say
-from benchmark.base.errors import UserError
+from benchmark.base.errors import UserError, did_you_mean
 from benchmark.base.seeds import SEED_NAMES
 from benchmark.cli import command_line, non_negative, option, parse_size, positive, rate, share, weight
 from benchmark.cli import main as cli_main
@@ -35,6 +35,8 @@ class Train:
     steps: int = option("optimiser updates", 300, positive)
     batch: int = option("samples an update", 32, positive)
     learning_rate: float | None = option("of AdamW (default: 6e-4 for scenes-tiny, else 1e-5)", None, rate)
+    schedule: str = option("of the learning rate: constant, linear or cosine", "constant")
+    warmup_steps: int = option("updates over which the learning rate rises to its highest", 0, non_negative)
     weight_decay: float = option("of AdamW", 0.01, weight)
     empty_prompt_rate: float = option("share of prompts emptied while training", 0.5, share)
     num_samples: int | None = option("train on a nested subset of so many pairs (default: all)", None, parse_size)
@@ -57,9 +59,12 @@ def train(form: Train) -> Path:
     from benchmark.engine.bases import choose_device, load_base
     from benchmark.engine.checkpoints import parameter_count
     from benchmark.engine.datasets import BuiltDataset
-    from benchmark.engine.training import Diverged, Recipe, Trainee, read_curve
+    from benchmark.engine.training import SCHEDULES, Diverged, Recipe, Trainee, read_curve
     from benchmark.engine.training import train as fit
     from benchmark.numbers.seeds import ONSET, onset
+
+    if form.schedule not in SCHEDULES:
+        raise UserError(f'no schedule "{form.schedule}"; {did_you_mean(form.schedule, SCHEDULES)}')
 
     dataset, method = BuiltDataset.open(form.dataset), registry.make(Method, form.method)
     condition = registry.remake(Condition, dataset.condition(form.cond))
@@ -72,6 +77,8 @@ def train(form: Train) -> Path:
         seeds=dict.fromkeys(SEED_NAMES, form.seed),
         checkpoint_every=form.checkpoint_every,
         probe_every=form.probe_every,
+        schedule=form.schedule,
+        warmup_steps=form.warmup_steps,
     )
     run = form.out or default_folder(form, dataset)
     config = _config(form, dataset, method, recipe)

@@ -21,6 +21,12 @@ from benchmark.engine.diffusion import loss
 from benchmark.engine.reader import TrainingData, batch_rows, draw_batch
 
 _LOG_EVERY = 10
+# share of the highest learning rate, at a share of the updates; the names are diffusers'
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda _: 1.0,
+    "linear": lambda done: 1.0 - done,
+    "cosine": lambda done: 0.5 * (1.0 + math.cos(math.pi * done)),
+}
 
 
 @dataclass(frozen=True)
@@ -30,12 +36,14 @@ class Recipe:
     Attributes:
         steps: Updates.
         batch: Samples an update.
-        learning_rate: Of AdamW, constant, with torch's default betas.
+        learning_rate: The highest, of AdamW with torch's default betas.
         weight_decay: Of AdamW.
         empty_prompt_rate: Share of samples whose prompt is emptied (the paper's 0.5).
         seeds: Named seeds: subset, init, order, noise, eval.
         checkpoint_every: Updates between checkpoints.
         probe_every: Updates between probes of the condition; 0 is never.
+        schedule: A name of SCHEDULES: how the learning rate goes from its highest to the end.
+        warmup_steps: Updates over which it rises to the highest in a straight line.
     """
 
     steps: int
@@ -46,6 +54,13 @@ class Recipe:
     seeds: dict[str, int]
     checkpoint_every: int
     probe_every: int = 0
+    schedule: str = "constant"
+    warmup_steps: int = 0
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of the update after `step` others."""
+        warm = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        return self.learning_rate * warm * SCHEDULES[self.schedule](step / self.steps)
 
 
 class Diverged(Exception):
@@ -113,6 +128,8 @@ def _update(
     number = float(value.detach())
     if not math.isfinite(number):
         raise Diverged(f"the loss is {number} at update {step + 1}")
+    for group in optimizer.param_groups:
+        group["lr"] = recipe.rate(step)
     optimizer.zero_grad()
     value.backward()  # type: ignore[no-untyped-call]
     optimizer.step()

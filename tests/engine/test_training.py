@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers.optimization import get_scheduler
 from torch import nn
 
 from benchmark.base.errors import UserError
@@ -184,6 +185,26 @@ def test_curve_lines_later_than_the_checkpoint_or_half_written_are_dropped(
         file.write(tail)
     train(base, trainee(base), data, recipe(), tmp_path)
     assert curve(tmp_path) == curve(uninterrupted)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+@pytest.mark.parametrize("warmup", [0, 3])
+def test_the_learning_rate_is_that_of_diffusers(schedule: str, warmup: int) -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1e-3)
+    name = "constant_with_warmup" if schedule == "constant" else schedule
+    theirs, ours = get_scheduler(name, optimizer, num_warmup_steps=0, num_training_steps=10), []
+    expected = []
+    for step in range(10):
+        expected.append(optimizer.param_groups[0]["lr"] * (min(1.0, (step + 1) / warmup) if warmup else 1.0))
+        ours.append(replace(recipe(10), schedule=schedule, warmup_steps=warmup).rate(step))
+        optimizer.step()
+        theirs.step()
+    assert ours == pytest.approx(expected)
+
+
+def test_a_schedule_changes_the_weights(base: Base, data: TrainingData, uninterrupted: Path, tmp_path: Path) -> None:
+    other = train(base, trainee(base), data, replace(recipe(), schedule="linear"), tmp_path)
+    assert tensors(other) != tensors(newest_checkpoint(uninterrupted))
 
 
 def test_a_probe_is_noted_before_training_on_time_and_at_the_end_and_changes_no_weight(
