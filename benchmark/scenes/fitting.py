@@ -67,7 +67,7 @@ class Stage:
 def fit(
     stage: Stage, model: nn.Module, loss: Loss, pool_size: int, work: Path, probe: Probe | None = None
 ) -> nn.Module:
-    """Train a model on `loss(indices, step)` and return its exponential moving average; resumes from `work`.
+    """Train a model on its device on `loss(indices, step)`, resuming from `work`; return its moving average on the CPU.
 
     A probe sees the average after every fifth of a round, but for the end of the last.
     """
@@ -97,7 +97,7 @@ def fit(
                 _save(path, model, average, optimizer, step + 1, spent)
             if probe and (step + 1) % (stage.round_steps // 5) == 0 and step + 1 < steps:
                 probe(average, (step + 1) * stage.batch)
-    return average.eval()
+    return average.cpu().eval()
 
 
 def _indices(stage: Stage, step: int, pool_size: int) -> Tensor:

@@ -140,7 +140,7 @@ class Referee(nn.Module):
     The mean of its bottleneck is the 64-dimensional space of the Frechet distance.
     """
 
-    CHANNELS = (len(SEG_CLASSES), 1 + len(COLOURS), 1, 3, 1, 1, len(KEYPOINTS))
+    CHANNELS = (len(SEG_CLASSES), 1 + len(COLOURS), 1, 3, 1, 1)
 
     def __init__(self) -> None:
         super().__init__()
@@ -148,6 +148,9 @@ class Referee(nn.Module):
         self.down = nn.ModuleList([_block(16, 32), _block(32, 64), _block(64, FEATURES)])
         self.up = nn.ModuleList([_block(FEATURES + 64, 64), _block(64 + 32, 48), _block(48 + 16, 32)])
         self.heads = nn.Conv2d(32, sum(self.CHANNELS), 1)
+        joints = nn.Conv2d(32, len(KEYPOINTS), 1)
+        nn.init.constant_(joints.bias, -5.0)  # joints are rare: begin with the belief that there are none
+        self.joints = nn.Sequential(_block(32, 32), joints)
 
     def encode(self, images: Tensor) -> list[Tensor]:
         """Return feature maps at sides 64, 32, 16 and 8 of images (B, 3, 64, 64) in [-1, 1]."""
@@ -161,7 +164,7 @@ class Referee(nn.Module):
         *skips, x = self.encode(images)
         for block, skip in zip(self.up, reversed(skips), strict=True):
             x = block(torch.cat([functional.interpolate(x, scale_factor=2.0, mode="nearest"), skip], dim=1))
-        return tuple(self.heads(x).split(self.CHANNELS, dim=1))
+        return *self.heads(x).split(self.CHANNELS, dim=1), self.joints(x)
 
     def forward(self, images: Tensor) -> Reading:
         """Return what is seen in images (B, 3, H, W) in [-1, 1]; H and W are multiples of 8."""

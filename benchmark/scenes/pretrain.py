@@ -22,7 +22,7 @@ from benchmark.base.console import progress, say
 from benchmark.base.files import pretty_json, replace_file
 from benchmark.base.provenance import machine
 from benchmark.base.seeds import Stream
-from benchmark.engine.bases import load_base
+from benchmark.engine.bases import choose_device, load_base
 from benchmark.engine.checkpoints import load_tensors, save_tensors
 from benchmark.scenes.fitting import Stage, fit
 from benchmark.scenes.judging import judge, named_objects
@@ -50,19 +50,19 @@ STAGES = {
     stage.name: stage
     for stage in (
         Stage("vae", round_images=64_000, rounds=2, batch=16, learning_rate=1e-3),
-        Stage("referee", round_images=96_000, rounds=1, batch=32, learning_rate=2e-3),
+        Stage("referee", round_images=96_000, rounds=2, batch=32, learning_rate=2e-3),
         Stage("clip", round_images=128_000, rounds=1, batch=256, learning_rate=1e-3),
         Stage("unet", round_images=256_000, rounds=2, batch=64, learning_rate=8e-4),
     )
 }
 
 
-def train_vae(pool: Pool, held_out: Pool, work: Path, out: Path) -> dict[str, float]:
+def train_vae(pool: Pool, held_out: Pool, work: Path, out: Path, device: str) -> dict[str, float]:
     """Train the autoencoder (absolute and squared error, a trace of KL) and return its held-out PSNR in dB."""
-    vae = build_vae()
+    vae = build_vae().to(device)
 
     def loss(indices: Tensor, step: int) -> Tensor:
-        images = to_input(pool.images[indices.numpy()])
+        images = to_input(pool.images[indices.numpy()]).to(device)
         posterior = vae.encode(images).latent_dist
         error = vae.decode(posterior.sample()).sample - images
         value: Tensor = error.abs().mean() + 2.0 * error.square().mean() + 1e-6 * posterior.kl().mean()
@@ -79,13 +79,13 @@ def train_vae(pool: Pool, held_out: Pool, work: Path, out: Path) -> dict[str, fl
     return {"psnr_db": float((-10 * error.log10()).mean())}
 
 
-def train_referee(pool: Pool, held_out: Pool, work: Path, out: Path) -> dict[str, float]:
+def train_referee(pool: Pool, held_out: Pool, work: Path, out: Path, device: str) -> dict[str, float]:
     """Train the referee on all truth at once and return its held-out scores (`reading.held_out_scores`)."""
-    referee = Referee().to(memory_format=torch.channels_last)
+    referee = Referee().to(device, memory_format=torch.channels_last)
 
     def loss(indices: Tensor, step: int) -> Tensor:
         rows = indices.numpy()
-        images = _jitter(to_input(pool.images[rows]), Stream(0, "referee-jitter", step))
+        images = _jitter(to_input(pool.images[rows]), Stream(0, "referee-jitter", step)).to(device)
         return referee_loss(referee.raw(images.contiguous(memory_format=torch.channels_last)), pool.truth, rows)
 
     average = fit(STAGES["referee"], referee, loss, len(pool.images), work)
@@ -101,12 +101,12 @@ def referee_loss(heads: tuple[Tensor, ...], truth: Truth, rows: NDArray[np.int64
     """Return the weighted sum of the heads' losses for rows of a pool.
 
     Cross entropy for classes, the absolute error of log depth, one minus the cosine of normals, binary cross entropy
-    for boundaries, lines and keypoints; a keypoint's target is a bump of 1.2 pixels, weighted against the empty rest.
+    for boundaries, lines and keypoints; a keypoint's target is a bump of one pixel, weighted against the empty rest.
     """
     seg, colour, log_depth, normal, boundary, lines, joints = heads
 
     def on(array: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(array[rows])
+        return torch.from_numpy(array[rows]).to(seg.device)
 
     direction = on(truth.normal).float().permute(0, 3, 1, 2) / 127
     bumps = keypoint_bumps(on(truth.keypoints).float(), joints.shape[-1])
@@ -114,18 +114,18 @@ def referee_loss(heads: tuple[Tensor, ...], truth: Truth, rows: NDArray[np.int64
     value: Tensor = (
         functional.cross_entropy(seg, on(truth.seg).long())
         + 0.5 * functional.cross_entropy(colour, on(truth.colour).long())
-        + 2.0 * (log_depth[:, 0] - on(truth.depth).float().log()).abs().mean()
+        + 4.0 * (log_depth[:, 0] - on(truth.depth).float().log()).abs().mean()
         + 0.5 * (1 - functional.cosine_similarity(normal, direction, dim=1)).mean()
         + 0.5 * binary(boundary[:, 0], on(truth.boundary).float() / 255)
         + 0.5 * binary(lines[:, 0], on(truth.lines).float() / 255)
-        + binary(joints, bumps, weight=1 + 30 * bumps)
+        + 40.0 * binary(joints, bumps, weight=1 + 4 * bumps)
     )
     return value
 
 
-def keypoint_bumps(keypoints: Tensor, side: int, deviation: float = 1.2) -> Tensor:
+def keypoint_bumps(keypoints: Tensor, side: int, deviation: float = 1.0) -> Tensor:
     """Return (B, 18, side, side): for each kind of joint, a Gaussian bump at each seen one of (B, P, 18, 3)."""
-    centres = torch.arange(side) + 0.5
+    centres = torch.arange(side, device=keypoints.device) + 0.5
     x, y = (torch.exp(-((centres - keypoints[..., i, None]) ** 2) / (2 * deviation**2)) for i in (0, 1))
     seen = (keypoints[..., 2] == 2).float()
     bumps: Tensor = torch.einsum("bpk,bpky,bpkx->bpkyx", seen, y, x).amax(dim=1)
@@ -141,15 +141,15 @@ def _jitter(images: Tensor, stream: Stream) -> Tensor:
     return mixed + 0.08 * noise * torch.from_numpy(stream.normal(tuple(images.shape)))
 
 
-def train_clip(pool: Pool, held_out: Pool, work: Path, out: Path) -> dict[str, float]:
+def train_clip(pool: Pool, held_out: Pool, work: Path, out: Path, device: str) -> dict[str, float]:
     """Train the CLIP of the CLIP score and return recall@1 among 256 held-out pairs with distinct tags."""
     tokenizer = build_tokenizer()
-    clip = build_clip(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id)
+    clip = build_clip(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id).to(device)
     tokens = _tokens(pool.captions)
 
     def loss(indices: Tensor, step: int) -> Tensor:
-        images = to_input(pool.images[indices.numpy()])
-        output = clip(input_ids=tokens[indices], pixel_values=images, return_loss=True)
+        images = to_input(pool.images[indices.numpy()]).to(device)
+        output = clip(input_ids=tokens[indices].to(device), pixel_values=images, return_loss=True)
         value: Tensor = output.loss
         return value
 
@@ -179,14 +179,14 @@ class TextToImage(nn.Module):
         return prediction
 
 
-def train_unet(pool: Pool, held_out: Pool, work: Path, out: Path) -> dict[str, Any]:
+def train_unet(pool: Pool, held_out: Pool, work: Path, out: Path, device: str) -> dict[str, Any]:
     """Train the denoiser on cached latents; return its held-out loss and how often the referee sees what is named."""
     tokenizer, scheduler = build_tokenizer(), build_scheduler()
     vae = AutoencoderKL.from_pretrained(out / "scenes-tiny" / "vae", torch_dtype=torch.float32).eval()
     text_encoder = build_text_encoder(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id)
-    model = TextToImage(build_unet(), text_encoder).to(memory_format=torch.channels_last)
+    model = TextToImage(build_unet(), text_encoder).to(device, memory_format=torch.channels_last)
     tokens, empty = _tokens(pool.captions), _tokens([""])[0]
-    mean, std = _moments(vae, pool.images, work / "moments.safetensors")
+    mean, std = _moments(vae.to(device), pool.images, work / "moments.safetensors")
 
     def loss_on(m: nn.Module, mean: Tensor, std: Tensor, tokens: Tensor, stream: Stream) -> Tensor:
         shape = tuple(mean.shape)
@@ -195,8 +195,11 @@ def train_unet(pool: Pool, held_out: Pool, work: Path, out: Path) -> dict[str, A
         timesteps = torch.from_numpy((stream.raw(len(mean)) % 1000).astype(np.int64))
         dropped = torch.from_numpy(stream.uniform(len(mean)) < PROMPT_DROP)
         tokens = torch.where(dropped[:, None], empty, tokens)
-        noisy = scheduler.add_noise(latents, noise, timesteps).to(memory_format=torch.channels_last)
-        return functional.mse_loss(m(noisy, timesteps, tokens), scheduler.get_velocity(latents, noise, timesteps))
+        noisy = scheduler.add_noise(latents, noise, timesteps)
+        target = scheduler.get_velocity(latents, noise, timesteps)
+        to = next(m.parameters()).device
+        prediction = m(noisy.to(to, memory_format=torch.channels_last), timesteps.to(to), tokens.to(to))
+        return functional.mse_loss(prediction, target.to(to))
 
     def loss(indices: Tensor, step: int) -> Tensor:
         return loss_on(model, mean[indices], std[indices], tokens[indices], Stream(0, "unet-noise", step))
@@ -254,8 +257,8 @@ def _moments(vae: AutoencoderKL, images: np.ndarray, path: Path) -> tuple[Tensor
         moments = []
         with torch.no_grad(), progress(len(images), "encode", "images") as bar:
             for part in _parts(images):
-                posterior = vae.encode(to_input(part)).latent_dist
-                moments.append(torch.stack([posterior.mean, posterior.std]).half())
+                posterior = vae.encode(to_input(part).to(vae.device)).latent_dist
+                moments.append(torch.stack([posterior.mean, posterior.std]).half().cpu())
                 bar.update(len(part))
         mean, std = torch.cat(moments, dim=1)
         save_tensors(path, {"mean": mean, "std": std})
@@ -276,12 +279,12 @@ def _parts(images: np.ndarray, size: int = 64) -> list[np.ndarray]:
 TRAINERS = {"vae": train_vae, "referee": train_referee, "clip": train_clip, "unet": train_unet}
 
 
-def run_stage(name: str, work: Path, out: Path, pool_size: int) -> None:
+def run_stage(name: str, work: Path, out: Path, pool_size: int, device: str) -> None:
     """Train one model and write its card: seeds, images seen, hardware, seconds, held-out scores."""
     pool = load_pool(work, "pretrain", pool_size, RESOLUTION)
     held_out = load_pool(work, "pretrain_test", HELD_OUT, RESOLUTION)
     torch.manual_seed(0)
-    scores = TRAINERS[name](pool, held_out, work, out)
+    scores = TRAINERS[name](pool, held_out, work, out, device)
     _, metadata = load_tensors(work / f"{name}.safetensors")
     stage = STAGES[name]
     card = {
@@ -294,6 +297,7 @@ def run_stage(name: str, work: Path, out: Path, pool_size: int) -> None:
         "world_seed": 0,
         "seconds": int(metadata["seconds"]),
         "machine": machine(),
+        "device": device,
         "held_out_images": HELD_OUT,
         "held_out_scores": scores,
     }
@@ -307,10 +311,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, default=Path("runs/pretrain"), help="checkpoints and rendered pool")
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="where the weights go (default: the package)")
     parser.add_argument("--stage", choices=[*STAGES, "all"], default="all")
+    parser.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
     parser.add_argument("--pool-size", type=int, default=60_000, help="distinct images (default: 60000)")
     arguments = parser.parse_args(argv)
+    device = choose_device(arguments.device)
     for name in STAGES if arguments.stage == "all" else [arguments.stage]:
-        run_stage(name, arguments.work, arguments.out, arguments.pool_size)
+        run_stage(name, arguments.work, arguments.out, arguments.pool_size, device)
     return 0
 
 
