@@ -38,6 +38,7 @@ class Train:
     schedule: str = option("of the learning rate: constant, linear or cosine", "constant")
     warmup_steps: int = option("updates over which the learning rate rises to its highest", 0, non_negative)
     weight_decay: float = option("of AdamW", 0.01, weight)
+    mixed_precision: str = option("no or bf16: faster where the processor has it", "no")
     empty_prompt_rate: float = option("share of prompts emptied while training", 0.5, share)
     num_samples: int | None = option("train on a nested subset of so many pairs (default: all)", None, parse_size)
     replicate: int = option("which disjoint subset of that size", 0, non_negative)
@@ -59,12 +60,15 @@ def train(form: Train) -> Path:
     from benchmark.engine.bases import choose_device, load_base
     from benchmark.engine.checkpoints import parameter_count
     from benchmark.engine.datasets import BuiltDataset
+    from benchmark.engine.precision import MIXED_PRECISION
     from benchmark.engine.training import SCHEDULES, Diverged, Recipe, Trainee, read_curve
     from benchmark.engine.training import train as fit
     from benchmark.numbers.seeds import ONSET, onset
 
     if form.schedule not in SCHEDULES:
         raise UserError(f'no schedule "{form.schedule}"; {did_you_mean(form.schedule, SCHEDULES)}')
+    if form.mixed_precision not in MIXED_PRECISION:
+        raise UserError(f'no precision "{form.mixed_precision}"; {did_you_mean(form.mixed_precision, MIXED_PRECISION)}')
 
     dataset, method = BuiltDataset.open(form.dataset), registry.make(Method, form.method)
     condition = registry.remake(Condition, dataset.condition(form.cond))
@@ -79,6 +83,7 @@ def train(form: Train) -> Path:
         probe_every=form.probe_every,
         schedule=form.schedule,
         warmup_steps=form.warmup_steps,
+        mixed_precision=form.mixed_precision,
     )
     run = form.out or default_folder(form, dataset)
     config = _config(form, dataset, method, recipe)

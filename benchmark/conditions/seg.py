@@ -26,7 +26,7 @@ class Seg(Condition):
     palette: str = "scenes"
 
     annotator: ClassVar[str | None] = None
-    headline: ClassVar[str] = "miou"
+    headline: ClassVar[str] = "foreground_miou"
 
     def __post_init__(self) -> None:
         """Refuse an unknown palette."""

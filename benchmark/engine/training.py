@@ -18,6 +18,7 @@ from benchmark.base.files import replace_file, sync
 from benchmark.engine.bases import Base
 from benchmark.engine.checkpoints import load_optimizer_tensors, load_tensors, optimizer_tensors, save_tensors
 from benchmark.engine.diffusion import loss
+from benchmark.engine.precision import mixed_precision
 from benchmark.engine.reader import TrainingData, batch_rows, draw_batch
 
 _LOG_EVERY = 10
@@ -44,6 +45,7 @@ class Recipe:
         probe_every: Updates between probes of the condition; 0 is never.
         schedule: A name of SCHEDULES: how the learning rate goes from its highest to the end.
         warmup_steps: Updates over which it rises to the highest in a straight line.
+        mixed_precision: A name of precision.MIXED_PRECISION; weights stay in single precision.
     """
 
     steps: int
@@ -56,6 +58,7 @@ class Recipe:
     probe_every: int = 0
     schedule: str = "constant"
     warmup_steps: int = 0
+    mixed_precision: str = "no"
 
     def rate(self, step: int) -> float:
         """Return the learning rate of the update after `step` others."""
@@ -124,7 +127,8 @@ def _update(
     with torch.no_grad():
         text = base.encode_text(batch.token_ids)
     tensors = (batch.latents, batch.noise, batch.timesteps, text, batch.image)
-    value = loss(base, module, *(tensor.to(device) for tensor in tensors))
+    with mixed_precision(recipe.mixed_precision, base.unet, module):
+        value = loss(base, module, *(tensor.to(device) for tensor in tensors))
     number = float(value.detach())
     if not math.isfinite(number):
         raise Diverged(f"the loss is {number} at update {step + 1}")

@@ -36,31 +36,37 @@ class Stage:
 
     Attributes:
         name: Of the model.
-        round_images: Images seen in a round, distinct or not.
-        rounds: How many.
+        rounds: Images seen in each round, distinct or not.
         batch: Images in an update.
         learning_rate: The highest.
     """
 
     name: str
-    round_images: int
-    rounds: int
+    rounds: tuple[int, ...]
     batch: int
     learning_rate: float
 
     @property
-    def round_steps(self) -> int:
-        """Updates in a round."""
-        return self.round_images // self.batch
-
-    @property
     def steps(self) -> int:
         """Updates in all."""
-        return self.rounds * self.round_steps
+        return self.first_step(len(self.rounds))
+
+    def first_step(self, number: int) -> int:
+        """Return the updates before a round, counted from 0."""
+        return sum(images // self.batch for images in self.rounds[:number])
+
+    def round(self, step: int) -> int:
+        """Return the round of a step, counted from 0."""
+        return max(i for i in range(len(self.rounds)) if self.first_step(i) <= step)
+
+    def place(self, step: int) -> tuple[int, int]:
+        """Return how many updates of its round a step follows, and how many the round has."""
+        number = self.round(step)
+        return step - self.first_step(number), self.rounds[number] // self.batch
 
     def rate(self, step: int) -> float:
         """Return the learning rate at a step: in each round 100 steps up, level, straight down over the last 40 %."""
-        steps, place = self.round_steps, step % self.round_steps
+        place, steps = self.place(step)
         return self.learning_rate * min((place + 1) / 100, 1.0, (steps - place) / (0.4 * steps))
 
 
@@ -95,9 +101,23 @@ def fit(
                 saved = time.monotonic()
                 spent = seconds + saved - started
                 _save(path, model, average, optimizer, step + 1, spent)
-            if probe and (step + 1) % (stage.round_steps // 5) == 0 and step + 1 < steps:
+            place, round_steps = stage.place(step)
+            if probe and (place + 1) % (round_steps // 5) == 0 and step + 1 < steps:
                 probe(average, (step + 1) * stage.batch)
     return average.cpu().eval()
+
+
+def go_on(stage: Stage, model: nn.Module, work: Path, seconds: float) -> None:
+    """Make a finished model, trained for so many seconds, the checkpoint before a stage's last round.
+
+    For weights whose optimiser was not kept: it begins afresh, as the learning rate does in every round. Where the
+    stage has a checkpoint already, nothing is done.
+    """
+    path = work / f"{stage.name}.safetensors"
+    if not path.exists():
+        model.float()
+        unused = torch.optim.AdamW(model.parameters())
+        _save(path, model, copy.deepcopy(model), unused, stage.first_step(len(stage.rounds) - 1), seconds)
 
 
 def _indices(stage: Stage, step: int, pool_size: int) -> Tensor:

@@ -19,12 +19,14 @@ from torch.nn import functional
 from transformers import CLIPModel, CLIPTextModel, PreTrainedModel
 
 from benchmark.base.console import progress, say
+from benchmark.base.errors import UserError
 from benchmark.base.files import pretty_json, replace_file
 from benchmark.base.provenance import machine
 from benchmark.base.seeds import Stream
 from benchmark.engine.bases import choose_device, load_base
 from benchmark.engine.checkpoints import load_tensors, save_tensors
-from benchmark.scenes.fitting import Stage, fit
+from benchmark.engine.precision import mixed_precision
+from benchmark.scenes.fitting import Stage, fit, go_on
 from benchmark.scenes.judging import judge, named_objects
 from benchmark.scenes.models import (
     RESOLUTION,
@@ -44,35 +46,42 @@ from benchmark.scenes.reading import held_out_scores
 from benchmark.scenes.tokenizer import build_tokenizer
 
 HELD_OUT = 4000
+LATENT_DEVIATION = 1.4  # above 1: small latents say little twice, and noise hides more of them
 PROMPT_DROP = 0.1
 
 STAGES = {
     stage.name: stage
     for stage in (
-        Stage("vae", round_images=64_000, rounds=2, batch=16, learning_rate=1e-3),
-        Stage("referee", round_images=96_000, rounds=2, batch=32, learning_rate=2e-3),
-        Stage("clip", round_images=128_000, rounds=1, batch=256, learning_rate=1e-3),
-        Stage("unet", round_images=256_000, rounds=2, batch=64, learning_rate=8e-4),
+        Stage("vae", rounds=(64_000, 64_000, 64_000), batch=16, learning_rate=1e-3),
+        Stage("referee", rounds=(96_000, 96_000), batch=32, learning_rate=2e-3),
+        Stage("clip", rounds=(128_000,), batch=256, learning_rate=1e-3),
+        Stage("unet", rounds=(256_000, 256_000, 160_000), batch=64, learning_rate=8e-4),
     )
 }
 
 
 def train_vae(pool: Pool, held_out: Pool, work: Path, out: Path, device: str) -> dict[str, float]:
-    """Train the autoencoder (absolute and squared error, a trace of KL) and return its held-out PSNR in dB."""
-    vae = build_vae().to(device)
+    """Train the autoencoder (absolute and squared error, a trace of KL) and return its held-out PSNR in dB.
+
+    The last round trains the decoder alone, so that a denoiser trained on the latents of the round before stays valid.
+    """
+    vae, stage = build_vae().to(device), STAGES["vae"]
 
     def loss(indices: Tensor, step: int) -> Tensor:
         images = to_input(pool.images[indices.numpy()]).to(device)
-        posterior = vae.encode(images).latent_dist
-        error = vae.decode(posterior.sample()).sample - images
-        value: Tensor = error.abs().mean() + 2.0 * error.square().mean() + 1e-6 * posterior.kl().mean()
+        with mixed_precision("bf16", vae):
+            with torch.set_grad_enabled(stage.round(step) < len(stage.rounds) - 1):
+                posterior = vae.encode(images).latent_dist
+            noise = torch.Generator().manual_seed(step)
+            error = vae.decode(posterior.sample(noise)).sample.float() - images
+        value: Tensor = error.abs().mean() + 2.0 * error.square().mean() + 1e-6 * posterior.kl().float().mean()
         return value
 
-    average = fit(STAGES["vae"], vae, loss, len(pool.images), work)
+    average = fit(stage, vae, loss, len(pool.images), work)
     assert isinstance(average, AutoencoderKL)
     with torch.no_grad():
         sample = torch.cat([average.encode(to_input(part)).latent_dist.mean for part in _parts(held_out.images)])
-        average.register_to_config(scaling_factor=float(1.0 / sample.std()))
+        average.register_to_config(scaling_factor=float(LATENT_DEVIATION / sample.std()))
         restored = torch.cat([average.decode(part).sample for part in torch.split(sample, 64)])
     average.half().save_pretrained(out / "scenes-tiny" / "vae")
     error = (restored.clamp(-1, 1) - to_input(held_out.images)).square().mean(dim=(1, 2, 3)) / 4
@@ -86,7 +95,9 @@ def train_referee(pool: Pool, held_out: Pool, work: Path, out: Path, device: str
     def loss(indices: Tensor, step: int) -> Tensor:
         rows = indices.numpy()
         images = _jitter(to_input(pool.images[rows]), Stream(0, "referee-jitter", step)).to(device)
-        return referee_loss(referee.raw(images.contiguous(memory_format=torch.channels_last)), pool.truth, rows)
+        with mixed_precision("bf16", referee):
+            heads = referee.raw(images.contiguous(memory_format=torch.channels_last))
+        return referee_loss(tuple(head.float() for head in heads), pool.truth, rows)
 
     average = fit(STAGES["referee"], referee, loss, len(pool.images), work)
     assert isinstance(average, Referee)
@@ -115,10 +126,10 @@ def referee_loss(heads: tuple[Tensor, ...], truth: Truth, rows: NDArray[np.int64
         functional.cross_entropy(seg, on(truth.seg).long())
         + 0.5 * functional.cross_entropy(colour, on(truth.colour).long())
         + 4.0 * (log_depth[:, 0] - on(truth.depth).float().log()).abs().mean()
-        + 0.5 * (1 - functional.cosine_similarity(normal, direction, dim=1)).mean()
+        + (1 - functional.cosine_similarity(normal, direction, dim=1)).mean()
         + 0.5 * binary(boundary[:, 0], on(truth.boundary).float() / 255)
         + 0.5 * binary(lines[:, 0], on(truth.lines).float() / 255)
-        + 40.0 * binary(joints, bumps, weight=1 + 4 * bumps)
+        + 30.0 * binary(joints, bumps, weight=1 + 4 * bumps)
     )
     return value
 
@@ -173,7 +184,7 @@ class TextToImage(nn.Module):
         self.unet, self.text_encoder = unet, text_encoder
 
     def forward(self, latents: Tensor, timesteps: Tensor, tokens: Tensor) -> Tensor:
-        """Predict v (B, 8, 16, 16) from noisy latents, timesteps (B,) and token ids (B, 48)."""
+        """Predict v (B, 4, 16, 16) from noisy latents, timesteps (B,) and token ids (B, 48)."""
         states = self.text_encoder(tokens).last_hidden_state
         prediction: Tensor = self.unet(latents, timesteps, states).sample
         return prediction
@@ -199,10 +210,11 @@ def train_unet(pool: Pool, held_out: Pool, work: Path, out: Path, device: str) -
         target = scheduler.get_velocity(latents, noise, timesteps)
         to = next(m.parameters()).device
         prediction = m(noisy.to(to, memory_format=torch.channels_last), timesteps.to(to), tokens.to(to))
-        return functional.mse_loss(prediction, target.to(to))
+        return functional.mse_loss(prediction.float(), target.to(to))
 
     def loss(indices: Tensor, step: int) -> Tensor:
-        return loss_on(model, mean[indices], std[indices], tokens[indices], Stream(0, "unet-noise", step))
+        with mixed_precision("bf16", model):
+            return loss_on(model, mean[indices], std[indices], tokens[indices], Stream(0, "unet-noise", step))
 
     base, referee = out / "scenes-tiny", load_referee(out / "referee" / "model.safetensors")
 
@@ -252,7 +264,7 @@ def save_half(model: PreTrainedModel, folder: Path) -> None:
 
 
 def _moments(vae: AutoencoderKL, images: np.ndarray, path: Path) -> tuple[Tensor, Tensor]:
-    """Return the posterior mean and deviation (N, 8, 16, 16, half) of images, computed once."""
+    """Return the posterior mean and deviation (N, 4, 16, 16, half) of images, computed once."""
     if not path.exists():
         moments = []
         with torch.no_grad(), progress(len(images), "encode", "images") as bar:
@@ -279,6 +291,39 @@ def _parts(images: np.ndarray, size: int = 64) -> list[np.ndarray]:
 TRAINERS = {"vae": train_vae, "referee": train_referee, "clip": train_clip, "unet": train_unet}
 
 
+def finished_model(name: str, out: Path) -> nn.Module:
+    """Return a model as its stage left it in a weights folder, for one more round."""
+    if name == "vae":
+        vae: nn.Module = AutoencoderKL.from_pretrained(out / "scenes-tiny" / "vae")
+        return vae
+    if name == "referee":
+        return load_referee(out / "referee" / "model.safetensors")
+    if name == "clip":
+        clip: nn.Module = CLIPModel.from_pretrained(out / "clip")
+        return clip
+    unet = UNet2DConditionModel.from_pretrained(out / "scenes-tiny" / "unet")
+    return TextToImage(unet, CLIPTextModel.from_pretrained(out / "scenes-tiny" / "text_encoder"))
+
+
+def begin_last_round(name: str, work: Path, out: Path) -> None:
+    """Let a stage go on from the weights that one of a round less left in `out`; its card stays in the work folder.
+
+    Raises:
+        UserError: The card of these weights does not say that all rounds but one were trained.
+    """
+    stage, before = STAGES[name], work / f"{name}-before.json"
+    if before.exists():
+        return
+    card = json.loads((out / "cards" / f"{name}.json").read_text())
+    if card["rounds"] != len(stage.rounds) - 1:
+        raise UserError(f"{name} in {out} had {card['rounds']} rounds of {len(stage.rounds)}; --go-on trains the last")
+    go_on(stage, finished_model(name, out), work, card["seconds"])
+    curve = card["held_out_scores"].get("curve", [])
+    replace_file(work / f"{name}-curve.jsonl", "".join(json.dumps(row) + "\n" for row in curve).encode())
+    kept = ("command", "rounds", "images_seen", "seconds", "machine")
+    replace_file(before, pretty_json({key: card[key] for key in kept}))
+
+
 def run_stage(name: str, work: Path, out: Path, pool_size: int, device: str) -> None:
     """Train one model and write its card: seeds, images seen, hardware, seconds, held-out scores."""
     pool = load_pool(work, "pretrain", pool_size, RESOLUTION)
@@ -290,7 +335,7 @@ def run_stage(name: str, work: Path, out: Path, pool_size: int, device: str) -> 
     card = {
         "command": f"python -m benchmark.scenes.pretrain --stage {name}",
         "images_seen": stage.steps * stage.batch,
-        "rounds": stage.rounds,
+        "rounds": len(stage.rounds),
         "distinct_images": pool_size,
         "batch": stage.batch,
         "learning_rate": stage.learning_rate,
@@ -301,6 +346,8 @@ def run_stage(name: str, work: Path, out: Path, pool_size: int, device: str) -> 
         "held_out_images": HELD_OUT,
         "held_out_scores": scores,
     }
+    if (before := work / f"{name}-before.json").exists():
+        card |= {"command": f"{card['command']} --go-on", "before": json.loads(before.read_text())}
     replace_file(out / "cards" / f"{name}.json", pretty_json(card))
     say(f"{name}: {scores}")
 
@@ -311,11 +358,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, default=Path("runs/pretrain"), help="checkpoints and rendered pool")
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="where the weights go (default: the package)")
     parser.add_argument("--stage", choices=[*STAGES, "all"], default="all")
+    parser.add_argument("--go-on", action="store_true", help="only the last round, from the weights in --out")
     parser.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
     parser.add_argument("--pool-size", type=int, default=60_000, help="distinct images (default: 60000)")
     arguments = parser.parse_args(argv)
     device = choose_device(arguments.device)
     for name in STAGES if arguments.stage == "all" else [arguments.stage]:
+        if arguments.go_on:
+            begin_last_round(name, arguments.work, arguments.out)
         run_stage(name, arguments.work, arguments.out, arguments.pool_size, device)
     return 0
 

@@ -67,7 +67,7 @@ def test_the_loss_is_that_of_train_controlnet(base: Base, control: Control, imag
     scheduler = DDIMScheduler.from_config(base.scheduler.config, prediction_type=objective)
     base = dataclasses.replace(base, scheduler=scheduler)
     draw = torch.Generator().manual_seed(2)
-    latents, noise = (torch.randn(2, 8, 16, 16, generator=draw) for _ in range(2))
+    latents, noise = (torch.randn(2, 4, 16, 16, generator=draw) for _ in range(2))
     batch = (latents, noise, torch.tensor([3, 803]), base.encode_text(base.token_ids(PROMPTS)), image)
     expected = train_controlnet_step(base, control, *batch)
     assert float(loss(base, control, *batch)) == pytest.approx(expected, rel=1e-5)
@@ -75,7 +75,7 @@ def test_the_loss_is_that_of_train_controlnet(base: Base, control: Control, imag
 
 def test_the_objectives_differ(base: Base, control: Control, image: Tensor) -> None:
     """Guards the test above: with one target for both it could not fail."""
-    batch = (torch.ones(2, 8, 16, 16), torch.zeros(2, 8, 16, 16), torch.tensor([3, 803]), torch.zeros(2, 32, 96), image)
+    batch = (torch.ones(2, 4, 16, 16), torch.zeros(2, 4, 16, 16), torch.tensor([3, 803]), torch.zeros(2, 32, 96), image)
     schedulers = [
         DDIMScheduler.from_config(base.scheduler.config, prediction_type=o) for o in ("epsilon", "v_prediction")
     ]
@@ -86,7 +86,7 @@ def test_the_objectives_differ(base: Base, control: Control, image: Tensor) -> N
 
 @torch.no_grad()
 def test_a_conditioning_scale_of_zero_is_no_control(base: Base, control: Control, image: Tensor) -> None:
-    latents, text = torch.randn(2, 8, 16, 16), base.encode_text(base.token_ids(PROMPTS))
+    latents, text = torch.randn(2, 4, 16, 16), base.encode_text(base.token_ids(PROMPTS))
     rest = (latents, torch.tensor([500, 900]), text, image)
     assert torch.equal(denoise(base, control, *rest, scale=0.0), denoise(base, None, *rest))
     assert not torch.equal(denoise(base, control, *rest, scale=1.0), denoise(base, None, *rest))
@@ -94,7 +94,7 @@ def test_a_conditioning_scale_of_zero_is_no_control(base: Base, control: Control
 
 @torch.no_grad()
 def test_the_conditioning_scale_multiplies_every_residual(base: Base, control: Control, image: Tensor) -> None:
-    latents, timesteps = torch.randn(2, 8, 16, 16), torch.tensor([500, 900])
+    latents, timesteps = torch.randn(2, 4, 16, 16), torch.tensor([500, 900])
     text = base.encode_text(base.token_ids(PROMPTS))
     down, middle = control.controlnet(latents, timesteps, text, image, conditioning_scale=0.5, return_dict=False)
     expected = base.unet(
@@ -135,7 +135,7 @@ def test_sampling_is_ddim_with_guidance_written_out(base: Base, control: Control
 
 def test_starting_noise_is_a_function_of_key_and_seed_alone(base: Base) -> None:
     both = initial_latents(base, 64, ["a", "b"], 0)
-    assert both.shape == (2, 8, 16, 16)
+    assert both.shape == (2, 4, 16, 16)
     assert torch.equal(initial_latents(base, 64, ["b"], 0)[0], both[1])
     assert torch.equal(initial_latents(base, 64, ["c", "b", "a"], 0)[[2, 1]], both)
     assert not torch.equal(both[0], both[1])

@@ -30,7 +30,7 @@ class PowerCut(Exception):
 @pytest.fixture(scope="module")
 def data(base: Base) -> TrainingData:
     draw = torch.Generator().manual_seed(0)
-    moments = torch.randn(6, 2, 8, 16, 16, generator=draw).abs()
+    moments = torch.randn(6, 2, 4, 16, 16, generator=draw).abs()
     images = torch.randint(0, 256, (6, 64, 64, 3), generator=draw, dtype=torch.uint8).numpy()
     return TrainingData(moments, images, base.token_ids([f"a red cube {i}" for i in range(6)]), base.token_ids([""])[0])
 

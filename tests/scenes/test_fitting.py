@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmark.engine.checkpoints import load_tensors
 from benchmark.scenes import fitting
-from benchmark.scenes.fitting import Stage, fit
+from benchmark.scenes.fitting import Stage, fit, go_on
 
-_STAGE = Stage("toy", round_images=60, rounds=2, batch=4, learning_rate=0.05)
+_STAGE = Stage("toy", rounds=(60, 60), batch=4, learning_rate=0.05)
 _POINTS = torch.linspace(-1, 1, 20)[:, None]
 
 
@@ -31,8 +32,9 @@ def _fit(work: Path, cut: int | None = None, probe: fitting.Probe | None = None)
 
 
 def test_every_round_rises_stays_and_falls() -> None:
-    stage = Stage("toy", round_images=64_000, rounds=2, batch=64, learning_rate=2.0)
-    assert (stage.round_steps, stage.steps) == (1000, 2000)
+    stage = Stage("toy", rounds=(64_000, 64_000, 32_000), batch=64, learning_rate=2.0)
+    assert stage.steps == 2500
+    assert [stage.rate(2000 + place) for place in (0, 99, 400, 499)] == pytest.approx([0.02, 2.0, 1.0, 2.0 / 200])
     for first in (0, 1000):
         assert [stage.rate(first + place) for place in (0, 49, 99, 600)] == pytest.approx([0.02, 1.0, 2.0, 2.0])
         assert [stage.rate(first + place) for place in (800, 999)] == pytest.approx([1.0, 2.0 / 400])
@@ -68,3 +70,30 @@ def test_a_probe_sees_the_average_after_every_fifth_of_a_round_but_the_end(tmp_p
     seen: list[int] = []
     _fit(tmp_path, probe=lambda average, images_seen: seen.append(images_seen))
     assert seen == [12 * i for i in range(1, 10)]
+
+
+def test_a_finished_model_goes_through_the_last_round_alone(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    finished = nn.Linear(1, 1).half()
+    before = finished.weight.float().item()
+    go_on(_STAGE, finished, tmp_path, seconds=90.0)
+    seen: list[tuple[int, float]] = []
+    model = nn.Linear(1, 1)
+
+    def loss(indices: Tensor, step: int) -> Tensor:
+        seen.append((step, model.weight.item()))
+        value: Tensor = model(_POINTS[indices]).square().mean()
+        return value
+
+    fit(_STAGE, model, loss, len(_POINTS), tmp_path)
+    assert [step for step, _ in seen] == list(range(15, 30))
+    assert seen[0][1] == before
+    _, metadata = load_tensors(tmp_path / "toy.safetensors")
+    assert int(metadata["seconds"]) >= 90
+
+
+def test_a_checkpoint_is_not_overwritten_by_a_finished_model(tmp_path: Path) -> None:
+    _fit(tmp_path)
+    whole = (tmp_path / "toy.safetensors").read_bytes()
+    go_on(_STAGE, nn.Linear(1, 1), tmp_path, seconds=0.0)
+    assert (tmp_path / "toy.safetensors").read_bytes() == whole
