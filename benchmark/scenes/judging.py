@@ -18,7 +18,7 @@ from benchmark.numbers.frechet import Gaussian, frechet_distance
 from benchmark.scenes.models import RESOLUTION, Referee, to_input
 from benchmark.scenes.palette import COLOURS, KINDS
 from benchmark.scenes.pool import Pool
-from benchmark.scenes.reading import features
+from benchmark.scenes.reading import features, held_out_scores
 from benchmark.scenes.render import FIRST_KIND
 
 _BATCH = 50
@@ -97,7 +97,7 @@ def _regions(mask: NDArray[np.bool_]) -> int:
 
 
 def found_shares(rows: Sequence[Found]) -> dict[str, float]:
-    """Return the share of named objects found, by the number of objects a caption names, and of unnamed pixels."""
+    """Return the share of named objects found, by the number a caption names, and of unnamed pixels (0 without any)."""
     table = np.array(rows)
     shares = {}
     for count in sorted(set(table[:, 0].tolist())):
@@ -105,13 +105,13 @@ def found_shares(rows: Sequence[Found]) -> dict[str, float]:
         shares[f"kind_{count}"] = round(float(kind / named), 4)
         shares[f"kind_and_colour_{count}"] = round(float(both / named), 4)
     unnamed, objects = table[:, 3:].sum(axis=0)
-    return shares | {"unnamed_pixels": round(float(unnamed / objects), 4)}
+    return shares | {"unnamed_pixels": round(float(unnamed / max(objects, 1)), 4)}
 
 
 def named_objects(base: Base, referee: Referee, held_out: Pool, count: int) -> dict[str, float]:
     """Return `found_shares` of what the base draws from the first so many captions of a pool."""
-    images = draw(base, held_out.captions[:count], Sampling())
-    return found_shares(objects_found(referee, images, held_out.tags[:count]))
+    some = held_out.first(count)
+    return found_shares(objects_found(referee, draw(base, some.captions, Sampling()), some.tags))
 
 
 def judge(base: Base, referee: Referee, held_out: Pool) -> dict[str, Any]:
@@ -120,19 +120,21 @@ def judge(base: Base, referee: Referee, held_out: Pool) -> dict[str, Any]:
     `drawn` is what the base draws from the captions, `rendered` what the referee finds in the renders themselves: the
     most that `drawn` can reach. Frechet distances, in the referee's 64 dimensions, are to the second half: of the
     renders of the first half (`real`), of these after the autoencoder (`vae`), and of what the base draws from their
-    captions (`base`).
+    captions (`base`). `referee_after_vae` has the referee's scores on the renders after the autoencoder: images it was
+    not trained on, of the base's own kind, whose truth is exact.
     """
     half = len(held_out.captions) // 2
-    tags = held_out.tags[:half]
-    renders = np.asarray(held_out.images[:half])
-    images = draw(base, held_out.captions[:half], Sampling())
+    renders = held_out.first(half)
+    restored = round_trip(base, np.array(renders.images))
+    images = draw(base, renders.captions, Sampling())
     reference = Gaussian.fit(features(referee, held_out.images[half:]))
 
     def distance(pictures: NDArray[np.uint8]) -> float:
         return frechet_distance(Gaussian.fit(features(referee, pictures)), reference)
 
     return {
-        "drawn": found_shares(objects_found(referee, images, tags)),
-        "rendered": found_shares(objects_found(referee, renders, tags)),
-        "frechet": {"real": distance(renders), "vae": distance(round_trip(base, renders)), "base": distance(images)},
+        "drawn": found_shares(objects_found(referee, images, renders.tags)),
+        "rendered": found_shares(objects_found(referee, renders.images, renders.tags)),
+        "frechet": {"real": distance(renders.images), "vae": distance(restored), "base": distance(images)},
+        "referee_after_vae": held_out_scores(referee, held_out.first(half, restored)),
     }

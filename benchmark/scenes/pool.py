@@ -61,6 +61,12 @@ class Pool:
         """uint8 (N, R, R, 3)."""
         return self.truth.images
 
+    def first(self, count: int, images: NDArray[np.uint8] | None = None) -> "Pool":
+        """Return the first so many scenes; with images, these in place of the renders, the truth being the same."""
+        arrays = {field.name: getattr(self.truth, field.name)[:count] for field in fields(Truth)}
+        truth = Truth(**(arrays if images is None else arrays | {"images": images}))
+        return Pool(truth, self.captions[:count], self.tags[:count])
+
 
 def load_pool(folder: Path, split: str, size: int, resolution: int, seed: int = 0) -> Pool:
     """Return the first `size` scenes of a split, rendered into a folder on the first call; arrays stay on disk."""

@@ -55,7 +55,7 @@ STAGES = {
         Stage("vae", rounds=(64_000, 64_000, 64_000), batch=16, learning_rate=1e-3),
         Stage("referee", rounds=(96_000, 96_000), batch=32, learning_rate=2e-3),
         Stage("clip", rounds=(128_000,), batch=256, learning_rate=1e-3),
-        Stage("unet", rounds=(256_000, 256_000, 160_000), batch=64, learning_rate=8e-4),
+        Stage("unet", rounds=(256_000, 256_000, 160_000, 256_000), batch=64, learning_rate=8e-4),
     )
 }
 

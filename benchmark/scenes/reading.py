@@ -18,7 +18,7 @@ from benchmark.scenes.pool import Pool, Truth
 _BATCH = 64
 _PERSON_PIXELS = 12  # of 64 x 64: fewer are no figure
 _MARGIN = 2  # pixels around a figure's region where its joints may lie
-_SEEN = 0.25  # probability from which a joint counts as seen
+_SEEN = 0.15  # probability from which a joint counts as seen
 
 
 def figures(seg: NDArray[np.int64], joints: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -33,10 +33,17 @@ def image() -> Tensor:
 
 
 def alphas_cumprod(base: Base) -> Tensor:
-    """Return the products of 1 - beta for the scaled linear schedule of Stable Diffusion, in double precision."""
+    """Return the products of 1 - beta for the scaled linear schedule, in double precision.
+
+    With a pure end their roots are shifted to end in 0 and scaled to begin as before (Lin et al., arXiv 2305.08891).
+    """
     config = base.scheduler.config
     betas = torch.linspace(config.beta_start**0.5, config.beta_end**0.5, 1000, dtype=torch.float64) ** 2
-    return torch.cumprod(1 - betas, dim=0)
+    products = torch.cumprod(1 - betas, dim=0)
+    if config.rescale_betas_zero_snr:
+        roots = products.sqrt()
+        products = ((roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])) ** 2
+    return products
 
 
 def train_controlnet_step(

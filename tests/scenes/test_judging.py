@@ -72,3 +72,7 @@ def test_the_referee_finds_the_objects_of_renders(count: int) -> None:
     shares = found_shares(objects_found(load_referee(), images, [tags(one.scene) for one in drawn]))
     assert shares[f"kind_and_colour_{count}"] >= 0.9
     assert shares["unnamed_pixels"] <= 0.05
+
+
+def test_a_picture_without_objects_has_no_unnamed_pixels() -> None:
+    assert found_shares([Found(1, 0, 0, 0, 0)]) == {"kind_1": 0.0, "kind_and_colour_1": 0.0, "unnamed_pixels": 0.0}
