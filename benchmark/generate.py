@@ -34,7 +34,7 @@ class Generate:
     prompts: str = option("full (the captions) or none", "full")
     limit: int | None = option("only the first so many samples", None, parse_size)
     num_inference_steps: int = option("sampling steps", 15, positive)
-    guidance_scale: float = option("weight of the prompt", 4.0, weight)
+    guidance_scale: float | None = option("weight of the prompt (default: 2 for scenes-tiny, else 7.5)", None, weight)
     conditioning_scale: float = option("weight of the control", 1.0, weight)
     seed: int = option("evaluation seed: of the starting noise", 0, non_negative)
     batch: int = option("images at a time", 32, positive)
@@ -68,7 +68,8 @@ def generate(form: Generate) -> Path:
     base = load_base(base_name, choose_device(form.device))
     condition = dataset.condition(control.condition)
     reference = imagesets.load_reference(dataset, form.split, control.condition, form.limit)
-    settings = Sampling(form.num_inference_steps, form.guidance_scale, form.conditioning_scale, form.seed)
+    guidance = base.guidance_scale if form.guidance_scale is None else form.guidance_scale
+    settings = Sampling(form.num_inference_steps, guidance, form.conditioning_scale, form.seed)
     config = {
         "dataset": {"name": dataset.name, "path": str(form.dataset), "fingerprint": dataset.manifest.fingerprint},
         "split": form.split,

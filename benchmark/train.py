@@ -121,7 +121,8 @@ def make_probe(base: "Base", dataset: "BuiltDataset", condition: Condition, form
 
     reference = load_reference(dataset, "val", form.cond, PROBE_SAMPLES)
     referee = registry.make(Annotator, condition.referee)
-    return Probe(base, condition, referee, reference, Sampling(eval_seed=form.seed))
+    settings = Sampling(guidance_scale=base.guidance_scale, eval_seed=form.seed)
+    return Probe(base, condition, referee, reference, settings)
 
 
 def new_module(method: Method, base: "Base", init_seed: int) -> Any:

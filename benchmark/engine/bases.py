@@ -17,6 +17,9 @@ from benchmark.base.errors import UserError, did_you_mean
 from benchmark.base.files import canonical_json, sha256
 
 BUNDLED = {"scenes-tiny": Path(__file__).parents[1] / "scenes" / "weights" / "scenes-tiny"}
+# Weight of the prompt: measured for scenes-tiny (docs/LOG.md), else that of diffusers' pipelines.
+GUIDANCE = {"scenes-tiny": 2.0}
+_DEFAULT_GUIDANCE = 7.5
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,11 @@ class Base:
     def latent_scale(self) -> int:
         """Image pixels for one latent pixel."""
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+
+    @property
+    def guidance_scale(self) -> float:
+        """The weight of the prompt that suits the model."""
+        return GUIDANCE.get(self.name, _DEFAULT_GUIDANCE)
 
     @property
     def device(self) -> torch.device:

@@ -10,16 +10,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmark.base.seeds import Stream
-from benchmark.engine.bases import Base
+from benchmark.engine.bases import GUIDANCE, Base
 from benchmark.engine.latents import pixels, to_uint8
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How images are generated; the words are diffusers'."""
+    """How images are generated; the words are diffusers', the defaults those of scenes-tiny."""
 
     num_inference_steps: int = 15
-    guidance_scale: float = 4.0
+    guidance_scale: float = GUIDANCE["scenes-tiny"]
     conditioning_scale: float = 1.0
     eval_seed: int = 0
 

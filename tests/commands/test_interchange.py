@@ -91,7 +91,7 @@ def test_a_diffusers_pipeline_draws_the_same_images(run: Path, reference: Refere
         image=conditioning,
         latents=initial_latents(base, 64, reference.keys, SEED),
         num_inference_steps=STEPS,
-        guidance_scale=4.0,
+        guidance_scale=base.guidance_scale,
     ).images
     difference = np.stack([np.asarray(image) for image in theirs]).astype(int) - ours
     assert np.abs(difference).max() <= 1
