@@ -155,6 +155,7 @@ class Referee(nn.Module):
         self.up = nn.ModuleList([_block(FEATURES + 64, 64), _block(64 + 32, 48), _block(48 + 16, 32)])
         self.heads = nn.Conv2d(32, sum(self.CHANNELS), 1)
         joints = nn.Conv2d(32, len(KEYPOINTS), 1)
+        assert joints.bias is not None
         nn.init.constant_(joints.bias, -5.0)  # joints are rare: begin with the belief that there are none
         self.joints = nn.Sequential(*_layer(32, 32), joints)
         context = nn.Linear(128, FEATURES)

@@ -90,7 +90,7 @@ def train_vae(pool: Pool, held_out: Pool, work: Path, out: Path, device: str) ->
 
 def train_referee(pool: Pool, held_out: Pool, work: Path, out: Path, device: str) -> dict[str, float]:
     """Train the referee on all truth at once and return its held-out scores (`reading.held_out_scores`)."""
-    referee = Referee().to(device, memory_format=torch.channels_last)
+    referee = Referee().to(device).to(memory_format=torch.channels_last)
 
     def loss(indices: Tensor, step: int) -> Tensor:
         rows = indices.numpy()
@@ -195,7 +195,7 @@ def train_unet(pool: Pool, held_out: Pool, work: Path, out: Path, device: str) -
     tokenizer, scheduler = build_tokenizer(), build_scheduler()
     vae = AutoencoderKL.from_pretrained(out / "scenes-tiny" / "vae", torch_dtype=torch.float32).eval()
     text_encoder = build_text_encoder(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id)
-    model = TextToImage(build_unet(), text_encoder).to(device, memory_format=torch.channels_last)
+    model = TextToImage(build_unet(), text_encoder).to(device).to(memory_format=torch.channels_last)
     tokens, empty = _tokens(pool.captions), _tokens([""])[0]
     mean, std = _moments(vae.to(device), pool.images, work / "moments.safetensors")
 
