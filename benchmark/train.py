@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from benchmark.engine.datasets import BuiltDataset
     from benchmark.engine.probes import Probe
     from benchmark.engine.reader import TrainingData
+    from benchmark.engine.training import Recipe
 
 # Measured for scenes-tiny (docs/LOG.md); the paper's rate for Stable Diffusion.
 _LEARNING_RATES = {"scenes-tiny": 6e-4}
@@ -60,31 +61,13 @@ def train(form: Train) -> Path:
     from benchmark.engine.bases import choose_device, load_base
     from benchmark.engine.checkpoints import parameter_count
     from benchmark.engine.datasets import BuiltDataset
-    from benchmark.engine.precision import MIXED_PRECISION
-    from benchmark.engine.training import SCHEDULES, Diverged, Recipe, Trainee, read_curve
+    from benchmark.engine.training import Diverged, Trainee, read_curve
     from benchmark.engine.training import train as fit
     from benchmark.numbers.seeds import ONSET, onset
 
-    if form.schedule not in SCHEDULES:
-        raise UserError(f'no schedule "{form.schedule}"; {did_you_mean(form.schedule, SCHEDULES)}')
-    if form.mixed_precision not in MIXED_PRECISION:
-        raise UserError(f'no precision "{form.mixed_precision}"; {did_you_mean(form.mixed_precision, MIXED_PRECISION)}')
-
     dataset, method = BuiltDataset.open(form.dataset), registry.make(Method, form.method)
     condition = registry.remake(Condition, dataset.condition(form.cond))
-    recipe = Recipe(
-        steps=form.steps,
-        batch=form.batch,
-        learning_rate=form.learning_rate or _LEARNING_RATES.get(form.base, _DEFAULT_LEARNING_RATE),
-        weight_decay=form.weight_decay,
-        empty_prompt_rate=form.empty_prompt_rate,
-        seeds=dict.fromkeys(SEED_NAMES, form.seed),
-        checkpoint_every=form.checkpoint_every,
-        probe_every=form.probe_every,
-        schedule=form.schedule,
-        warmup_steps=form.warmup_steps,
-        mixed_precision=form.mixed_precision,
-    )
+    recipe = make_recipe(form)
     run = form.out or default_folder(form, dataset)
     config = _config(form, dataset, method, recipe)
     if ended := runs.ended(run, runs.RUN, config):
@@ -111,6 +94,34 @@ def train(form: Train) -> Path:
         when = f"from update {began} on" if began is not None else f"not within {form.steps} updates"
         say(f"normalised {condition.headline} of {ONSET} and more: {when}; the curve is in {run / 'curve.jsonl'}")
     return run
+
+
+def make_recipe(form: Train) -> "Recipe":
+    """Return how a form wants its module trained.
+
+    Raises:
+        UserError: A schedule or a precision that does not exist.
+    """
+    from benchmark.engine.precision import MIXED_PRECISION
+    from benchmark.engine.training import SCHEDULES, Recipe
+
+    if form.schedule not in SCHEDULES:
+        raise UserError(f'no schedule "{form.schedule}"; {did_you_mean(form.schedule, SCHEDULES)}')
+    if form.mixed_precision not in MIXED_PRECISION:
+        raise UserError(f'no precision "{form.mixed_precision}"; {did_you_mean(form.mixed_precision, MIXED_PRECISION)}')
+    return Recipe(
+        steps=form.steps,
+        batch=form.batch,
+        learning_rate=form.learning_rate or _LEARNING_RATES.get(form.base, _DEFAULT_LEARNING_RATE),
+        weight_decay=form.weight_decay,
+        empty_prompt_rate=form.empty_prompt_rate,
+        seeds=dict.fromkeys(SEED_NAMES, form.seed),
+        checkpoint_every=form.checkpoint_every,
+        probe_every=form.probe_every,
+        schedule=form.schedule,
+        warmup_steps=form.warmup_steps,
+        mixed_precision=form.mixed_precision,
+    )
 
 
 def make_probe(base: "Base", dataset: "BuiltDataset", condition: Condition, form: Train) -> "Probe":

@@ -149,6 +149,8 @@ def test_one_unreadable_image_is_named_and_the_good_ones_are_kept(
         ("--dataset TINY --method controlnt", 'no method "controlnt"; did you mean "controlnet"?'),
         ("--dataset TINY --base scenes-tny", 'no base "scenes-tny"'),
         ("--dataset TINY --num-samples 10k", "500 training pairs are too few"),
+        ("--dataset TINY --schedule cosin", 'no schedule "cosin"; did you mean "cosine"?'),
+        ("--dataset TINY --mixed-precision fp8", 'no precision "fp8"; allowed: bf16, no'),
         ("--dataset TINY --steps 0", "steps"),
         ("--dataset TINY --batch 0", "batch"),
         ("--dataset TINY --learning-rate -1", "learning-rate"),
