@@ -123,6 +123,7 @@ def _floor_command(config: dict[str, Any], folder: Path) -> str:
         "num-inference-steps": sampling["num_inference_steps"],
         "guidance-scale": sampling["guidance_scale"],
         "seed": sampling["eval_seed"],
+        "scheduler": sampling["scheduler"],
         "out": folder,
     }
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]

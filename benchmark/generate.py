@@ -35,6 +35,7 @@ class Generate:
     limit: int | None = option("only the first so many samples", None, parse_size)
     num_inference_steps: int = option("sampling steps", 15, positive)
     guidance_scale: float | None = option("weight of the prompt (default: 2 for scenes-tiny, else 7.5)", None, weight)
+    scheduler: str | None = option("ddim, dpm++, euler or unipc (default: unipc for scenes-tiny, else ddim)", None)
     conditioning_scale: float = option("weight of the control", 1.0, weight)
     seed: int = option("evaluation seed: of the starting noise", 0, non_negative)
     batch: int = option("images at a time", 32, positive)
@@ -69,13 +70,14 @@ def generate(form: Generate) -> Path:
     condition = dataset.condition(control.condition)
     reference = imagesets.load_reference(dataset, form.split, control.condition, form.limit)
     guidance = base.guidance_scale if form.guidance_scale is None else form.guidance_scale
-    settings = Sampling(form.num_inference_steps, guidance, form.conditioning_scale, form.seed)
+    solver = form.scheduler or base.solver
+    settings = Sampling(form.num_inference_steps, guidance, form.conditioning_scale, form.seed, solver)
     config = {
         "dataset": {"name": dataset.name, "path": str(form.dataset), "fingerprint": dataset.manifest.fingerprint},
         "split": form.split,
         "samples": {"n": len(reference.keys), "sha256": sha256(canonical_json(reference.keys))},
         "prompts": form.prompts,
-        "sampling": {**asdict(settings), "scheduler": type(base.scheduler).__name__},
+        "sampling": asdict(settings),
         "base": {"name": base.name, "weights_sha256": base.weights_sha256},
         "condition": condition if control.module is not None else None,
         "control": control.description,

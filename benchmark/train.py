@@ -132,7 +132,7 @@ def make_probe(base: "Base", dataset: "BuiltDataset", condition: Condition, form
 
     reference = load_reference(dataset, "val", form.cond, PROBE_SAMPLES)
     referee = registry.make(Annotator, condition.referee)
-    settings = Sampling(guidance_scale=base.guidance_scale, eval_seed=form.seed)
+    settings = Sampling(guidance_scale=base.guidance_scale, eval_seed=form.seed, scheduler=base.solver)
     return Probe(base, condition, referee, reference, settings)
 
 

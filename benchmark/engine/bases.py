@@ -17,14 +17,19 @@ from benchmark.base.errors import UserError, did_you_mean
 from benchmark.base.files import canonical_json, sha256
 
 BUNDLED = {"scenes-tiny": Path(__file__).parents[1] / "scenes" / "weights" / "scenes-tiny"}
-# Weight of the prompt: measured for scenes-tiny (docs/LOG.md), else that of diffusers' pipelines.
+# Weight of the prompt and solver: measured for scenes-tiny (docs/LOG.md); else diffusers' and the paper's.
 GUIDANCE = {"scenes-tiny": 2.0}
+SOLVER = {"scenes-tiny": "unipc"}
 _DEFAULT_GUIDANCE = 7.5
+_DEFAULT_SOLVER = "ddim"
 
 
 @dataclass(frozen=True)
 class Base:
-    """A latent diffusion model with a text encoder; nothing in it is ever trained here."""
+    """A latent diffusion model with a text encoder; nothing in it is ever trained here.
+
+    `scheduler` holds the schedule of noise of its training; `solver` names how sampling solves it.
+    """
 
     name: str
     folder: str
@@ -43,6 +48,11 @@ class Base:
     def guidance_scale(self) -> float:
         """The weight of the prompt that suits the model."""
         return GUIDANCE.get(self.name, _DEFAULT_GUIDANCE)
+
+    @property
+    def solver(self) -> str:
+        """The name of the scheduler, in `diffusion.SCHEDULERS`, that images are sampled with unless told otherwise."""
+        return SOLVER.get(self.name, _DEFAULT_SOLVER)
 
     @property
     def device(self) -> torch.device:

@@ -5,13 +5,29 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    SchedulerMixin,
+    UniPCMultistepScheduler,
+)
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmark.base.errors import UserError, did_you_mean
 from benchmark.base.seeds import Stream
-from benchmark.engine.bases import GUIDANCE, Base
+from benchmark.engine.bases import GUIDANCE, SOLVER, Base
 from benchmark.engine.latents import pixels, to_uint8
+
+# Deterministic solvers that read the whole of a base's schedule, a pure end included (arXiv 2305.08891).
+SCHEDULERS: dict[str, type[SchedulerMixin]] = {
+    "ddim": DDIMScheduler,  # arXiv 2010.02502
+    "dpm++": DPMSolverMultistepScheduler,  # arXiv 2211.01095
+    "euler": EulerDiscreteScheduler,  # arXiv 2206.00364, algorithm 2 without noise
+    "unipc": UniPCMultistepScheduler,  # arXiv 2302.04867
+}
 
 
 @dataclass(frozen=True)
@@ -22,6 +38,12 @@ class Sampling:
     guidance_scale: float = GUIDANCE["scenes-tiny"]
     conditioning_scale: float = 1.0
     eval_seed: int = 0
+    scheduler: str = SOLVER["scenes-tiny"]
+
+    def __post_init__(self) -> None:
+        """Refuse a scheduler that is none of `SCHEDULERS`."""
+        if self.scheduler not in SCHEDULERS:
+            raise UserError(f'no scheduler "{self.scheduler}"; {did_you_mean(self.scheduler, SCHEDULERS)}')
 
 
 def denoise(
@@ -85,9 +107,9 @@ def sample(
         latents: Standard normal (B, C, h, w).
         prompts: B texts.
         image: Conditioning images (B, 3, H, W) in [0, 1].
-        settings: Steps, guidance and conditioning scale.
+        settings: Steps, guidance, conditioning scale and scheduler.
     """
-    scheduler = base.scheduler
+    scheduler = SCHEDULERS[settings.scheduler].from_config(base.scheduler.config)
     scheduler.set_timesteps(settings.num_inference_steps, device=base.device)
     text = base.encode_text(base.token_ids(["", *prompts]))
     both = torch.cat([text[:1].expand(len(prompts), -1, -1), text[1:]])

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel, UniPCMultistepScheduler
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
@@ -240,14 +240,14 @@ def export_base(average: TextToImage, base: Path) -> None:
     average.unet.half().save_pretrained(base / "unet")
     save_half(average.text_encoder, base / "text_encoder")
     build_tokenizer().save_pretrained(base / "tokenizer")
-    build_scheduler().save_pretrained(base / "scheduler")
+    UniPCMultistepScheduler.from_config(build_scheduler().config).save_pretrained(base / "scheduler")
     index = {
         "_class_name": "StableDiffusionPipeline",
         "vae": ["diffusers", "AutoencoderKL"],
         "unet": ["diffusers", "UNet2DConditionModel"],
         "text_encoder": ["transformers", "CLIPTextModel"],
         "tokenizer": ["transformers", "CLIPTokenizer"],
-        "scheduler": ["diffusers", "DDIMScheduler"],
+        "scheduler": ["diffusers", "UniPCMultistepScheduler"],
         "safety_checker": [None, None],
         "feature_extractor": [None, None],
         "image_encoder": [None, None],

@@ -6,7 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import ControlNetModel, DDIMScheduler, StableDiffusionControlNetPipeline, StableDiffusionPipeline
+from diffusers import (
+    ControlNetModel,
+    StableDiffusionControlNetPipeline,
+    StableDiffusionPipeline,
+    UniPCMultistepScheduler,
+)
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -83,7 +88,7 @@ def test_a_diffusers_pipeline_draws_the_same_images(run: Path, reference: Refere
         safety_checker=None,
         requires_safety_checker=False,
     )
-    assert isinstance(pipeline.scheduler, DDIMScheduler)
+    assert isinstance(pipeline.scheduler, UniPCMultistepScheduler)
     pipeline.set_progress_bar_config(disable=True)
     conditioning = [Image.fromarray(Seg().render(Seg().decode(map_), 64)) for map_ in reference.maps]
     theirs = pipeline(

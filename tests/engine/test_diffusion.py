@@ -9,8 +9,9 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
+from benchmark.base.errors import UserError
 from benchmark.engine.bases import Base
-from benchmark.engine.diffusion import Sampling, denoise, initial_latents, loss, sample
+from benchmark.engine.diffusion import SCHEDULERS, Sampling, denoise, initial_latents, loss, sample
 from benchmark.methods.controlnet import Control, Controlnet
 
 PROMPTS = ["a large red sphere", "a small blue cube"]
@@ -136,8 +137,31 @@ def test_sampling_is_ddim_with_guidance_written_out(base: Base, control: Control
         clean, noise = a * x - s * v, a * v + s * x
         before = alphas[max(t - 1000 // steps, 0)]  # set_alpha_to_one is off
         x = math.sqrt(before) * clean + math.sqrt(1 - before) * noise
-    sampled = sample(base, control, start, PROMPTS, image, Sampling(steps, guidance))
+    sampled = sample(base, control, start, PROMPTS, image, Sampling(steps, guidance, scheduler="ddim"))
     torch.testing.assert_close(sampled, base.decode(x), rtol=0, atol=2e-3)
+
+
+def alone(base: Base, image: Tensor, steps: int, scheduler: str) -> Tensor:
+    latents = initial_latents(base, 64, ["a", "b"], 0)
+    return sample(base, None, latents, PROMPTS, image, Sampling(steps, 2.0, scheduler=scheduler))
+
+
+@pytest.fixture(scope="module")
+def converged(base: Base, image: Tensor) -> Tensor:
+    return alone(base, image, 250, "ddim")
+
+
+@pytest.mark.parametrize("scheduler", sorted(SCHEDULERS))
+def test_every_scheduler_solves_the_same_equation(base: Base, image: Tensor, converged: Tensor, scheduler: str) -> None:
+    """All are solvers of one differential equation: with steps enough they draw the same pictures."""
+    coarse, fine = (float((alone(base, image, n, scheduler) - converged).abs().mean()) for n in (5, 30))
+    assert fine < 0.01
+    assert coarse > 3 * fine
+
+
+def test_an_unknown_scheduler_is_refused_with_what_is_allowed() -> None:
+    with pytest.raises(UserError, match=r'no scheduler "unipcc"; did you mean "unipc"\? allowed: ddim'):
+        Sampling(scheduler="unipcc")
 
 
 def test_starting_noise_is_a_function_of_key_and_seed_alone(base: Base) -> None:
