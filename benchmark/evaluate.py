@@ -17,7 +17,7 @@ from benchmark.base.errors import UserError
 from benchmark.base.files import canonical_json, replace_file, sha256
 from benchmark.cli import command_line, option
 from benchmark.cli import main as cli_main
-from benchmark.contracts.plugins import Annotator, Condition, Encoder, Images, Map, Metric
+from benchmark.contracts.plugins import Annotator, Condition, Encoder, Images, Map, Method, Metric
 from benchmark.contracts.records import Counts, Record, Score
 from benchmark.contracts.tables import Table, sorted_table
 from benchmark.numbers.anchors import anchored
@@ -196,8 +196,8 @@ class Question:
 
     @property
     def method(self) -> str:
-        """Name of the method that steered."""
-        return str(self.control["method"]["name"])
+        """The method that steered, as written on the command line."""
+        return registry.spec(registry.remake(Method, self.control["method"]))
 
     @property
     def evaluation_id(self) -> str:

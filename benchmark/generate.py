@@ -28,6 +28,7 @@ class Generate:
     dataset: Path = option("dataset folder made by benchmark.build", parse=Path)
     run: Path | None = option("run folder made by benchmark.train", None, Path)
     controlnet: str | None = option("a released ControlNet, by hub id or folder, instead of a run", None)
+    method: str = option("what --controlnet names: controlnet, t2i_adapter, ...", "controlnet")
     cond: str | None = option("condition, for --controlnet (default: the dataset's, if it has one)", None)
     base: str = option("frozen model, for all but --run", "scenes-tiny")
     split: str = option("val or test", "test")
@@ -104,6 +105,8 @@ def _check(form: Generate, prompts: tuple[str, ...]) -> None:
         raise UserError(f'no prompts "{form.prompts}"; {did_you_mean(form.prompts, prompts)}')
     if form.cond is not None and form.controlnet is None:
         raise UserError("--cond goes with --controlnet; a run knows its condition, and without control there is none")
+    if form.method != "controlnet" and form.controlnet is None:
+        raise UserError("--method goes with --controlnet; a run knows its method")
     if form.run is not None and form.controlnet is not None:
         raise UserError("--run and --controlnet exclude each other; give one of them, or none for the base alone")
 
@@ -128,7 +131,7 @@ def _control(form: Generate, dataset: "BuiltDataset") -> tuple[_Control, str]:
         words = {"name": form.run.resolve().name, "run": str(form.run), "step": checkpoint_step(checkpoint), **config}
         return _Control(module.eval(), config["condition"]["name"], words), config["base"]
     if form.controlnet is not None:
-        method = registry.make(Method, "controlnet")
+        method = registry.make(Method, form.method)
         words = {"name": Path(form.controlnet).name, "weights": form.controlnet, "method": registry.describe(method)}
         return _Control(method.load(form.controlnet).eval(), _only_condition(form, dataset), words), form.base
     return _Control(None, dataset.plan.conditions[0]["name"], None), form.base

@@ -66,6 +66,16 @@ def describe(plugin: Any) -> dict[str, Any]:
     return {"name": _name(type(plugin)), **dataclasses.asdict(plugin)}
 
 
+def spec(plugin: Any) -> str:
+    """Return the shortest text that makes a plugin: its name, and the fields that differ from their defaults."""
+    changed = [f for f in dataclasses.fields(plugin) if _is_required(f) or getattr(plugin, f.name) != f.default]
+    return ",".join([_name(type(plugin)), *(f"{f.name}={_text(getattr(plugin, f.name))}" for f in changed)])
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def remake(family: type[P], description: dict[str, Any]) -> P:
     """Return the plugin that `describe` described."""
     fields = {key: value for key, value in description.items() if key != "name"}

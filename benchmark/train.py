@@ -31,7 +31,9 @@ class Train:
 
     dataset: Path = option("dataset folder made by benchmark.build", parse=Path)
     cond: str = option("condition, one of the dataset's", "seg")
-    method: str = option("how control is attached: controlnet", "controlnet")
+    method: str = option(
+        "how control is attached: controlnet, controlnet_lite, t2i_adapter, or a variant with fields", "controlnet"
+    )
     base: str = option("frozen model: scenes-tiny, a diffusers folder, or a hub id", "scenes-tiny")
     steps: int = option("optimiser updates", 300, positive)
     batch: int = option("samples an update", 32, positive)

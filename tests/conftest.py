@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmark import build
+from benchmark.engine.bases import Base, load_base
 
 
 def _photographs() -> list[NDArray[np.uint8]]:
@@ -41,3 +42,9 @@ def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = ["--cond", "seg", "--cond", "canny", "--source", "scenes,val=8,test=24", "--size", "500"]
     assert build.main([*words, "--workers", "1", "--out", str(folder)]) == 0
     return folder
+
+
+@pytest.fixture(scope="session")
+def base() -> Base:
+    """Return the bundled base; tests must leave it as it is."""
+    return load_base("scenes-tiny", "cpu")

@@ -27,7 +27,7 @@ every_plugin = pytest.mark.parametrize(("family", "name"), _EVERY)
         (Condition, {"canny", "seg"}),
         (Annotator, {"canny", "scenes"}),
         (Encoder, {"clip", "scenes"}),
-        (Method, {"controlnet"}),
+        (Method, {"controlnet", "controlnet_lite", "t2i_adapter"}),
         (Metric, {"clip_score", "fd"}),
     ],
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from benchmark.contracts.records import Score
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from torch import nn
+    from torch import Tensor, nn
 
     from benchmark.contracts.tables import Table
 
@@ -158,16 +158,31 @@ class Encoder(ABC):
         raise NotImplementedError(f"{type(self).__name__} has no text side")
 
 
+class Residuals(NamedTuple):
+    """What a method's module gives for one call of the frozen U-Net.
+
+    Attributes:
+        down: Added to the skip connections, one each, in their order; empty without `middle`.
+        middle: Added to the output of the middle block, or None.
+        encoder: Added to the hidden state of each level of the encoder before it is halved, or empty.
+        weights: Used in place of the U-Net's own of the same names, where part of it is trained.
+    """
+
+    down: Sequence[Tensor] = ()
+    middle: Tensor | None = None
+    encoder: Sequence[Tensor] = ()
+    weights: Mapping[str, Tensor] = {}
+
+
 class Method(ABC):
     """How control is attached to a frozen U-Net."""
 
     @abstractmethod
     def build(self, unet: nn.Module, latent_scale: int) -> nn.Module:
-        """Return a trainable module: forward(latents, timesteps, text, image) gives (down residuals, middle residual).
+        """Return a trainable module: forward(latents, timesteps, text, image) gives `Residuals`.
 
         latent_scale is the number of image pixels for one latent pixel (8 for Stable Diffusion).
-        latents (B, C, h, w), timesteps (B,), text (B, tokens, width), image (B, 3, H, W) in [0, 1]; residuals are
-        added to the U-Net's skip connections and middle output.
+        latents (B, C, h, w), timesteps (B,), text (B, tokens, width), image (B, 3, H, W) in [0, 1].
         """
 
     @abstractmethod

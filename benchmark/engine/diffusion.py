@@ -1,7 +1,10 @@
 """One loss and one sampler for every method: the frozen U-Net with residuals added to its skips and middle."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,14 +13,17 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     SchedulerMixin,
+    UNet2DConditionModel,
     UniPCMultistepScheduler,
 )
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional
 
 from benchmark.base.errors import UserError, did_you_mean
 from benchmark.base.seeds import Stream
+from benchmark.contracts.plugins import Residuals
 from benchmark.engine.bases import GUIDANCE, SOLVER, Base
 from benchmark.engine.latents import pixels, to_uint8
 
@@ -66,15 +72,36 @@ def denoise(
         image: Conditioning images (B, 3, H, W) in [0, 1].
         scale: Multiplies every residual.
     """
-    residuals = {}
-    if control is not None:
-        down, middle = control(latents, timesteps, text, image)
-        residuals = {
-            "down_block_additional_residuals": [residual * scale for residual in down],
-            "mid_block_additional_residual": middle * scale,
-        }
-    prediction: Tensor = base.unet(latents, timesteps, text, return_dict=False, **residuals)[0]
+    residuals = Residuals() if control is None else control(latents, timesteps, text, image)
+    keywords: dict[str, Any] = {"return_dict": False}
+    if residuals.middle is not None:
+        keywords["down_block_additional_residuals"] = [residual * scale for residual in residuals.down]
+        keywords["mid_block_additional_residual"] = residuals.middle * scale
+    with _added_to_encoder(base.unet, [residual * scale for residual in residuals.encoder]):
+        output = functional_call(base.unet, dict(residuals.weights), (latents, timesteps, text), keywords)
+    prediction: Tensor = output[0]
     return prediction
+
+
+@contextmanager
+def _added_to_encoder(unet: UNet2DConditionModel, residuals: Sequence[Tensor]) -> Iterator[None]:
+    """Add a residual to the hidden state of each level of the encoder before it is halved, as T2I-Adapter does.
+
+    diffusers' own argument for it adds after the halving in levels without attention, where sizes no longer agree.
+    """
+    handles = []
+    for block, residual in zip(unet.down_blocks, residuals, strict=bool(residuals)):
+        last = block.attentions[-1] if getattr(block, "attentions", None) else block.resnets[-1]
+        handles.append(last.register_forward_hook(partial(_plus, residual)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _plus(residual: Tensor, _: nn.Module, __: Any, output: Any) -> Any:
+    return (output[0] + residual, *output[1:]) if isinstance(output, tuple) else output + residual
 
 
 def loss(

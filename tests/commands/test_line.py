@@ -114,6 +114,20 @@ def test_the_strip_and_the_curve_lie_beside_the_record(line: Path, home: Path) -
     assert line.with_suffix(".jsonl").read_bytes() == (home / "runs/mine/curve.jsonl").read_bytes()
 
 
+@pytest.mark.usefixtures("line")
+def test_another_method_goes_the_same_way_under_its_own_name(home: Path) -> None:
+    spec = "t2i_adapter,num_res_blocks=1"
+    assert train.main([*TRAIN, "--method", spec, "--out", "runs/adapter"]) == 0
+    assert generate.main([*GENERATE, "--run", "runs/adapter", "--out", "runs/images/adapter"]) == 0
+    checkpoint = ["--controlnet", "runs/adapter/checkpoints/step-4", "--method", spec, "--cond", "seg"]
+    assert generate.main([*GENERATE, *checkpoint, "--out", "runs/images/released"]) == 0
+    assert hashes(home / "runs/images/adapter") == hashes(home / "runs/images/released")
+    assert hashes(home / "runs/images/adapter") != hashes(home / "runs/images/mine")
+    assert evaluate.main(["--images", "runs/images/adapter", "--results", "others"]) == 0
+    (record,) = (home / "others").rglob("*.json")
+    assert read(record).method == spec == record.parent.name
+
+
 def test_evaluating_again_leaves_the_record_as_it_is(line: Path) -> None:
     before = (line.read_bytes(), line.stat().st_ino, line.stat().st_mtime_ns)
     assert evaluate.main(["--images", "runs/images/mine"]) == 0

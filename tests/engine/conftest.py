@@ -1,17 +1,10 @@
-"""What the engine's tests share: the bundled base, and its renders."""
+"""What the engine's tests share: renders of the bundled world."""
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmark.engine.bases import Base, load_base
 from benchmark.scenes.splits import example
-
-
-@pytest.fixture(scope="session")
-def base() -> Base:
-    """Return the bundled base; tests must leave it as it is."""
-    return load_base("scenes-tiny", "cpu")
 
 
 @pytest.fixture(scope="session")
