@@ -42,10 +42,20 @@ class Train:
     warmup_steps: int = option("updates over which the learning rate rises to its highest", 0, non_negative)
     weight_decay: float = option("of AdamW", 0.01, weight)
     mixed_precision: str = option("no or bf16: faster where the processor has it", "no")
+    gradient_accumulation_steps: int = option("equal parts a batch is computed in; saves memory", 1, positive)
+    gradient_checkpointing: bool = option("compute activations twice; saves memory", False)
+    max_grad_norm: float = option("cut longer gradients to this norm; 0: never", 0.0, weight)
+    snr_gamma: float | None = option("cap of Min-SNR weighting of the loss, as in 5 (default: none)", None, rate)
+    ema_decay: float | None = option("keep a running average of the weights, as in 0.999 (default: none)", None, share)
     empty_prompt_rate: float = option("share of prompts emptied while training", 0.5, share)
     num_samples: int | None = option("train on a nested subset of so many pairs (default: all)", None, parse_size)
     replicate: int = option("which disjoint subset of that size", 0, non_negative)
-    seed: int = option("sets the seeds for subset, init, order, noise and eval", 0, non_negative)
+    seed: int = option("sets all five seeds below", 0, non_negative)
+    subset_seed: int | None = option("which pairs (default: --seed)", None, non_negative)
+    init_seed: int | None = option("the first weights (default: --seed)", None, non_negative)
+    order_seed: int | None = option("the order of the pairs (default: --seed)", None, non_negative)
+    noise_seed: int | None = option("noise, timesteps and emptied prompts (default: --seed)", None, non_negative)
+    eval_seed: int | None = option("the noise of the probe (default: --seed)", None, non_negative)
     checkpoint_every: int = option("updates between checkpoints", 100, positive)
     probe_every: int = option("updates between probes of the condition on the val split; 0: never", 100, non_negative)
     device: str | None = option("cpu or cuda (default: cuda where there is one)", None)
@@ -111,19 +121,32 @@ def make_recipe(form: Train) -> "Recipe":
         raise UserError(f'no schedule "{form.schedule}"; {did_you_mean(form.schedule, SCHEDULES)}')
     if form.mixed_precision not in MIXED_PRECISION:
         raise UserError(f'no precision "{form.mixed_precision}"; {did_you_mean(form.mixed_precision, MIXED_PRECISION)}')
+    if form.batch % form.gradient_accumulation_steps:
+        raise UserError(f"a batch of {form.batch} has no {form.gradient_accumulation_steps} equal parts; change either")
     return Recipe(
         steps=form.steps,
         batch=form.batch,
         learning_rate=form.learning_rate or _LEARNING_RATES.get(form.base, _DEFAULT_LEARNING_RATE),
         weight_decay=form.weight_decay,
         empty_prompt_rate=form.empty_prompt_rate,
-        seeds=dict.fromkeys(SEED_NAMES, form.seed),
+        seeds=named_seeds(form),
         checkpoint_every=form.checkpoint_every,
         probe_every=form.probe_every,
         schedule=form.schedule,
         warmup_steps=form.warmup_steps,
         mixed_precision=form.mixed_precision,
+        gradient_accumulation_steps=form.gradient_accumulation_steps,
+        gradient_checkpointing=form.gradient_checkpointing,
+        max_grad_norm=form.max_grad_norm,
+        snr_gamma=form.snr_gamma,
+        ema_decay=form.ema_decay,
     )
+
+
+def named_seeds(form: Train) -> dict[str, int]:
+    """Return the seed of each name: its own where it was given, else the common one."""
+    own = {name: getattr(form, f"{name}_seed") for name in SEED_NAMES}
+    return {name: form.seed if seed is None else seed for name, seed in own.items()}
 
 
 def make_probe(base: "Base", dataset: "BuiltDataset", condition: Condition, form: Train) -> "Probe":
@@ -134,7 +157,7 @@ def make_probe(base: "Base", dataset: "BuiltDataset", condition: Condition, form
 
     reference = load_reference(dataset, "val", form.cond, PROBE_SAMPLES)
     referee = registry.make(Annotator, condition.referee)
-    settings = Sampling(guidance_scale=base.guidance_scale, eval_seed=form.seed, scheduler=base.solver)
+    settings = Sampling(guidance_scale=base.guidance_scale, eval_seed=named_seeds(form)["eval"], scheduler=base.solver)
     return Probe(base, condition, referee, reference, settings)
 
 
@@ -166,7 +189,7 @@ def load_data(base: "Base", dataset: "BuiltDataset", condition: Condition, form:
         )
     column = f"cond_{form.cond}"
     rows = list(dataset.rows("train", ["key", "caption", column]))
-    chosen = choose_rows([row["key"] for row in rows], form.num_samples, form.replicate, form.seed)
+    chosen = choose_rows([row["key"] for row in rows], form.num_samples, form.replicate, named_seeds(form)["subset"])
     if form.batch > len(chosen):
         raise UserError(f"a batch of {form.batch} is larger than the {len(chosen)} training pairs; lower --batch")
     maps = [condition.decode(rows[i][column]["bytes"]) for i in chosen]

@@ -11,11 +11,12 @@ import pytest
 
 from benchmark import cli
 from benchmark.base.errors import UserError
+from benchmark.base.seeds import SEED_NAMES
 from benchmark.build import Build
 from benchmark.cli import command_line, fill, non_negative, option, parse_size, positive, rate, share, weight
 from benchmark.evaluate import Evaluate
 from benchmark.generate import Generate
-from benchmark.train import Train
+from benchmark.train import Train, named_seeds
 
 _FORMS: list[type[Any]] = [Build, Train, Generate, Evaluate]
 
@@ -101,6 +102,12 @@ def test_a_repeated_option_that_is_not_given_keeps_its_default() -> None:
 def test_values_are_parsed_as_their_options_say() -> None:
     words = "--what x --share 0.25 --steps 3 --size 2k --seed 9 --place a/b --cond seg --cond canny,low=1 --dry-run"
     assert fill(Toy, words.split()) == Toy("x", 0.25, 3, 2000, 9, Path("a/b"), ("seg", "canny,low=1"), True)
+
+
+def test_one_seed_sets_all_five_and_each_can_be_set_alone() -> None:
+    assert set(named_seeds(Train(dataset=Path("d"), seed=3)).values()) == {3}
+    alone = {name: named_seeds(Train(dataset=Path("d"), seed=3, **{f"{name}_seed": 0})) for name in SEED_NAMES}
+    assert all(seeds == dict.fromkeys(SEED_NAMES, 3) | {name: 0} for name, seeds in alone.items())
 
 
 def test_a_positional_argument_is_the_name() -> None:

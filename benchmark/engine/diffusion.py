@@ -73,6 +73,7 @@ def denoise(
         scale: Multiplies every residual.
     """
     residuals = Residuals() if control is None else control(latents, timesteps, text, image)
+    _check_can_be_computed_again(base, residuals)
     keywords: dict[str, Any] = {"return_dict": False}
     if residuals.middle is not None:
         keywords["down_block_additional_residuals"] = [residual * scale for residual in residuals.down]
@@ -81,6 +82,12 @@ def denoise(
         output = functional_call(base.unet, dict(residuals.weights), (latents, timesteps, text), keywords)
     prediction: Tensor = output[0]
     return prediction
+
+
+def _check_can_be_computed_again(base: Base, residuals: Residuals) -> None:
+    """Refuse what gradient checkpointing would get wrong: the second pass finds neither these residuals nor weights."""
+    if (residuals.encoder or residuals.weights) and torch.is_grad_enabled() and base.unet.is_gradient_checkpointing:
+        raise UserError("gradient checkpointing is not possible with a method that changes the inside of the U-Net")
 
 
 @contextmanager
@@ -105,14 +112,36 @@ def _plus(residual: Tensor, _: nn.Module, __: Any, output: Any) -> Any:
 
 
 def loss(
-    base: Base, control: nn.Module, latents: Tensor, noise: Tensor, timesteps: Tensor, text: Tensor, image: Tensor
+    base: Base,
+    control: nn.Module,
+    latents: Tensor,
+    noise: Tensor,
+    timesteps: Tensor,
+    text: Tensor,
+    image: Tensor,
+    snr_gamma: float | None = None,
 ) -> Tensor:
-    """Return the mean squared error of the base's own objective (noise or v), as in equation 5 of the paper."""
+    """Return the mean squared error of the base's own objective (noise or v), as in equation 5 of the paper.
+
+    With `snr_gamma` each sample is weighted by Min-SNR (Hang et al., arXiv 2303.09556).
+    """
     noisy = base.scheduler.add_noise(latents, noise, timesteps)
     prediction = denoise(base, control, noisy, timesteps, text, image)
     is_v = base.scheduler.config.prediction_type == "v_prediction"
     target = base.scheduler.get_velocity(latents, noise, timesteps) if is_v else noise
-    return functional.mse_loss(prediction.float(), target.float())
+    if snr_gamma is None:
+        return functional.mse_loss(prediction.float(), target.float())
+    each = functional.mse_loss(prediction.float(), target.float(), reduction="none").mean(dim=(1, 2, 3))
+    return (each * min_snr_weights(base, timesteps, snr_gamma)).mean()
+
+
+def min_snr_weights(base: Base, timesteps: Tensor, gamma: float) -> Tensor:
+    """Return the weights (B,) of Min-SNR: min(SNR, gamma) / SNR where noise is predicted, over SNR + 1 where v is."""
+    kept = base.scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
+    snr = kept / (1 - kept)
+    if base.scheduler.config.prediction_type == "v_prediction":
+        return snr.clamp(max=gamma) / (snr + 1)
+    return (gamma / snr).clamp(max=1)
 
 
 def initial_latents(base: Base, side: int, keys: Sequence[str], seed: int) -> Tensor:

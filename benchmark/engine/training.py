@@ -1,5 +1,6 @@
 """Fit a control module on a frozen base: deterministic steps, atomic checkpoints, exact resume."""
 
+import copy
 import json
 import math
 import re
@@ -22,6 +23,7 @@ from benchmark.engine.precision import mixed_precision
 from benchmark.engine.reader import TrainingData, batch_rows, draw_batch
 
 _LOG_EVERY = 10
+_RAW = "state/weights"  # of a checkpoint that holds a running average: the weights it is of
 # share of the highest learning rate, at a share of the updates; the names are diffusers'
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda _: 1.0,
@@ -46,6 +48,11 @@ class Recipe:
         schedule: A name of SCHEDULES: how the learning rate goes from its highest to the end.
         warmup_steps: Updates over which it rises to the highest in a straight line.
         mixed_precision: A name of precision.MIXED_PRECISION; weights stay in single precision.
+        gradient_accumulation_steps: Equal parts in which the gradient of a batch is computed; it changes memory alone.
+        gradient_checkpointing: Compute activations again in the backward pass; it changes memory and time alone.
+        max_grad_norm: Longer gradients are cut to this norm over all parameters; 0 is never.
+        snr_gamma: Cap of the signal-to-noise ratio in the loss (Min-SNR, arXiv 2303.09556), or None.
+        ema_decay: Of the running average of the weights, which is then what checkpoints hold and probes see, or None.
     """
 
     steps: int
@@ -59,6 +66,11 @@ class Recipe:
     schedule: str = "constant"
     warmup_steps: int = 0
     mixed_precision: str = "no"
+    gradient_accumulation_steps: int = 1
+    gradient_checkpointing: bool = False
+    max_grad_norm: float = 0.0
+    snr_gamma: float | None = None
+    ema_decay: float | None = None
 
     def rate(self, step: int) -> float:
         """Return the learning rate of the update after `step` others."""
@@ -79,6 +91,20 @@ class Trainee:
     load: Callable[[Path], nn.Module]
 
 
+@dataclass
+class _State:
+    """What training changes: the weights, their running average where one is kept, and the optimiser."""
+
+    module: nn.Module
+    average: nn.Module | None
+    optimizer: torch.optim.Optimizer
+
+    @property
+    def result(self) -> nn.Module:
+        """What checkpoints hold and probes see."""
+        return self.module if self.average is None else self.average
+
+
 ProbeScores = Callable[[nn.Module | None], dict[str, float]]
 
 
@@ -93,51 +119,82 @@ def train(
         UserError: A checkpoint to go on from is damaged.
         Diverged: The loss became infinite or no number.
     """
-    first, module, state = _resume(trainee, run)
-    module.to(base.device).train()
-    optimizer = torch.optim.AdamW(module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    if state is not None:
-        load_optimizer_tensors(optimizer, state)
+    first, state = _resume(trainee, recipe, run, base.device)
+    if recipe.gradient_checkpointing:
+        _checkpoint_gradients(base.unet, state.module)
     curve = run / "curve.jsonl"
     _trim_curve(curve, first)
     if probe is not None and recipe.probe_every and first == 0:
         _note(curve, recipe, 0, probe=probe(None))
     with progress(recipe.steps, f"train {run.name}", "updates", done=first) as bar:
         for step in range(first, recipe.steps):
-            value = _update(base, module, optimizer, data, recipe, step)
+            value = _update(base, state, data, recipe, step)
             bar.update()
             if step % _LOG_EVERY == 0 or step == recipe.steps - 1:
                 bar.set_postfix(loss=f"{value:.4f}")
                 _note(curve, recipe, step + 1, loss=value)
             if probe is not None and _is_due(recipe.probe_every, step + 1, recipe.steps):
-                _note(curve, recipe, step + 1, probe=_probed(probe, module))
+                _note(curve, recipe, step + 1, probe=_probed(probe, state.result))
             if _is_due(recipe.checkpoint_every, step + 1, recipe.steps):
-                _checkpoint(trainee, module, optimizer, run, step + 1)
+                _checkpoint(trainee, state, run, step + 1)
     return newest_checkpoint(run)
 
 
-def _update(
-    base: Base, module: nn.Module, optimizer: torch.optim.Optimizer, data: TrainingData, recipe: Recipe, step: int
-) -> float:
+def _update(base: Base, state: _State, data: TrainingData, recipe: Recipe, step: int) -> float:
     """Make one update and return its loss."""
+    for group in state.optimizer.param_groups:
+        group["lr"] = recipe.rate(step)
+    state.optimizer.zero_grad()
+    parts = _batch(base, data, recipe, step)
+    number = sum(_backward(base, state.module, part, recipe, step, len(parts)) for part in parts)
+    if recipe.max_grad_norm:
+        nn.utils.clip_grad_norm_(state.module.parameters(), recipe.max_grad_norm)
+    state.optimizer.step()
+    if state.average is not None and recipe.ema_decay is not None:
+        _move_average(state.average, state.module, recipe.ema_decay, step)
+    return number
+
+
+def _batch(base: Base, data: TrainingData, recipe: Recipe, step: int) -> list[tuple[Tensor, ...]]:
+    """Return the arguments of the loss for each part of an update's batch, on the base's device."""
     rows = batch_rows(len(data), recipe.batch, step, recipe.seeds["order"])
     scaling = base.vae.config.scaling_factor
     batch = draw_batch(data, rows, step, recipe.seeds["noise"], scaling, recipe.empty_prompt_rate)
-    device = base.device
     with torch.no_grad():
         text = base.encode_text(batch.token_ids)
     tensors = (batch.latents, batch.noise, batch.timesteps, text, batch.image)
+    parts = (tensor.to(base.device).chunk(recipe.gradient_accumulation_steps) for tensor in tensors)
+    return list(zip(*parts, strict=True))
+
+
+def _backward(base: Base, module: nn.Module, part: tuple[Tensor, ...], recipe: Recipe, step: int, parts: int) -> float:
+    """Add the gradient of a part of the batch; return what it adds to the loss."""
     with mixed_precision(recipe.mixed_precision, base.unet, module):
-        value = loss(base, module, *(tensor.to(device) for tensor in tensors))
-    number = float(value.detach())
-    if not math.isfinite(number):
-        raise Diverged(f"the loss is {number} at update {step + 1}")
-    for group in optimizer.param_groups:
-        group["lr"] = recipe.rate(step)
-    optimizer.zero_grad()
-    value.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
+        latents, noise, timesteps, text, image = part
+        value = loss(base, module, latents, noise, timesteps, text, image, recipe.snr_gamma) / parts
+        number = float(value.detach())
+        if not math.isfinite(number):
+            raise Diverged(f"the loss is {number} at update {step + 1}")
+        # in here, since checkpointed activations are computed again under the same rules
+        with torch.autocast(base.device.type, enabled=False):
+            value.backward()  # type: ignore[no-untyped-call]
     return number
+
+
+@torch.no_grad()
+def _move_average(average: nn.Module, module: nn.Module, decay: float, step: int) -> None:
+    """Move a running average towards the weights; early on faster, as diffusers' `EMAModel` does."""
+    now = min(decay, (1 + step) / (10 + step)) if step else 0.0
+    for kept, weight in zip(average.parameters(), module.parameters(), strict=True):
+        kept.lerp_(weight, 1 - now)
+
+
+def _checkpoint_gradients(*models: nn.Module) -> None:
+    """Have every diffusers network in the models that can do so keep no activations of its blocks."""
+    for model in models:
+        for module in model.modules():
+            if getattr(module, "_supports_gradient_checkpointing", False):
+                module.enable_gradient_checkpointing()  # type: ignore[operator]
 
 
 def _is_due(every: int, step: int, last: int) -> bool:
@@ -173,13 +230,18 @@ def newest_checkpoint(run: Path) -> Path:
     return max(found, key=checkpoint_step)
 
 
-def _checkpoint(trainee: Trainee, module: nn.Module, optimizer: torch.optim.Optimizer, run: Path, step: int) -> None:
-    """Write weights and optimiser state beside each other, then name the folder: it is whole once it has its name."""
+def _checkpoint(trainee: Trainee, state: _State, run: Path, step: int) -> None:
+    """Write weights and optimiser state beside each other, then name the folder: it is whole once it has its name.
+
+    With a running average, that is what the folder holds; the weights themselves are then in its `state/weights`.
+    """
     final, temporary = run / "checkpoints" / f"step-{step}", run / "checkpoints" / f".step-{step}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    trainee.save(module, temporary)
-    save_tensors(temporary / "state" / "optimizer.safetensors", optimizer_tensors(optimizer))
+    trainee.save(state.result, temporary)
+    save_tensors(temporary / "state" / "optimizer.safetensors", optimizer_tensors(state.optimizer))
+    if state.average is not None:
+        trainee.save(state.module, temporary / _RAW)
     for path in temporary.rglob("*"):
         sync(path)
     temporary.rename(final)
@@ -189,16 +251,29 @@ def _checkpoint(trainee: Trainee, module: nn.Module, optimizer: torch.optim.Opti
             shutil.rmtree(older)
 
 
-def _resume(trainee: Trainee, run: Path) -> tuple[int, nn.Module, dict[str, Tensor] | None]:
+def _resume(trainee: Trainee, recipe: Recipe, run: Path, device: torch.device) -> tuple[int, _State]:
+    """Return the updates done and the state after them, of the newest checkpoint or of the trainee."""
     try:
         checkpoint = newest_checkpoint(run)
     except UserError:
-        return 0, trainee.module, None
+        return 0, _state(trainee.module, recipe, device)
     try:
         tensors, _ = load_tensors(checkpoint / "state" / "optimizer.safetensors")
-        return checkpoint_step(checkpoint), trainee.load(checkpoint), tensors
+        averaged = recipe.ema_decay is not None
+        state = _state(trainee.load(checkpoint / _RAW if averaged else checkpoint), recipe, device)
+        if averaged:
+            state.average = trainee.load(checkpoint).to(device)
+        load_optimizer_tensors(state.optimizer, tensors)
+        return checkpoint_step(checkpoint), state
     except UserError as error:
         raise UserError(f"{checkpoint} is damaged ({error}); delete that folder to train again without it") from None
+
+
+def _state(module: nn.Module, recipe: Recipe, device: torch.device) -> _State:
+    module.to(device).train()
+    average = copy.deepcopy(module) if recipe.ema_decay is not None else None
+    optimizer = torch.optim.AdamW(module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    return _State(module, average, optimizer)
 
 
 def read_curve(run: Path) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler
+from diffusers.training_utils import compute_snr
 from torch import Tensor
 
 from benchmark.base.errors import UserError
@@ -90,6 +91,27 @@ def test_the_objectives_differ(base: Base, control: Control, image: Tensor) -> N
     with torch.no_grad():
         a, b = (float(loss(dataclasses.replace(base, scheduler=s), control, *batch)) for s in schedulers)
     assert abs(a - b) > 0.01
+
+
+@pytest.mark.parametrize("objective", ["epsilon", "v_prediction"])
+@torch.no_grad()
+def test_min_snr_weights_each_sample_as_the_scripts_of_diffusers_do(
+    base: Base, control: Control, image: Tensor, objective: str
+) -> None:
+    scheduler = DDIMScheduler.from_config(base.scheduler.config, prediction_type=objective)
+    base = dataclasses.replace(base, scheduler=scheduler)
+    timesteps, gamma = torch.tensor([3, 803]), 5.0
+    snr = compute_snr(scheduler, timesteps)
+    weights = torch.stack([snr, gamma * torch.ones_like(snr)], dim=1).min(dim=1)[0]
+    weights = weights / (snr + 1) if objective == "v_prediction" else weights / snr
+    assert weights[0] < 0.1 * weights[1] or objective == "v_prediction"
+    draw = torch.Generator().manual_seed(2)
+    latents, noise = (torch.randn(2, 4, 16, 16, generator=draw) for _ in range(2))
+    batch = (latents, noise, timesteps, base.encode_text(base.token_ids(PROMPTS)), image)
+    each = [loss(base, control, *(part[i : i + 1] for part in batch)) for i in range(2)]
+    expected = float((weights * torch.stack(each)).mean())
+    assert float(loss(base, control, *batch, snr_gamma=gamma)) == pytest.approx(expected, rel=1e-5)
+    assert expected != pytest.approx(float(torch.stack(each).mean()), rel=0.01)
 
 
 @torch.no_grad()

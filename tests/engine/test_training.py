@@ -1,5 +1,6 @@
 """The training loop: what it may not change, and that stopping it anywhere changes nothing."""
 
+import copy
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers.optimization import get_scheduler
+from diffusers.training_utils import EMAModel
 from torch import nn
 
 from benchmark import registry
@@ -221,6 +223,73 @@ def test_the_learning_rate_is_that_of_diffusers(schedule: str, warmup: int) -> N
 def test_a_schedule_changes_the_weights(base: Base, data: TrainingData, uninterrupted: Path, tmp_path: Path) -> None:
     other = train(base, trainee(base), data, replace(recipe(), schedule="linear"), tmp_path)
     assert tensors(other) != tensors(newest_checkpoint(uninterrupted))
+
+
+def test_a_batch_in_parts_has_the_same_gradient(base: Base, data: TrainingData, tmp_path: Path) -> None:
+    for parts in (1, 2):
+        (tmp_path / str(parts)).mkdir()
+        train(base, trainee(base), data, replace(recipe(), gradient_accumulation_steps=parts), tmp_path / str(parts))
+    whole, halves = ([row["loss"] for row in curve(tmp_path / name)] for name in ("1", "2"))
+    assert halves == pytest.approx(whole, rel=1e-5)
+    assert abs(whole[-1] - whole[0]) > 1e-3
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_gradient_checkpointing_changes_no_bit(base: Base, data: TrainingData, tmp_path: Path, precision: str) -> None:
+    plain = replace(recipe(2), mixed_precision=precision)
+    base, runs = replace(base, unet=copy.deepcopy(base.unet)), [tmp_path / name for name in ("plain", "checkpointed")]
+    for run, form in zip(runs, (plain, replace(plain, gradient_checkpointing=True)), strict=True):
+        run.mkdir()
+        assert base.unet.is_gradient_checkpointing is False
+        train(base, trainee(base), data, form, run)
+    assert base.unet.is_gradient_checkpointing
+    assert tensors(newest_checkpoint(runs[0])) == tensors(newest_checkpoint(runs[1]))
+
+
+@pytest.mark.parametrize("spec", ["t2i_adapter", "controlnet,unlocked=true"])
+def test_gradient_checkpointing_is_refused_where_it_would_be_wrong(
+    base: Base, data: TrainingData, tmp_path: Path, spec: str
+) -> None:
+    base, pupil = replace(base, unet=copy.deepcopy(base.unet)), trainee(base, method=registry.make(Method, spec))
+    with pytest.raises(UserError, match="not possible with a method that changes the inside"):
+        train(base, pupil, data, replace(recipe(), gradient_checkpointing=True), tmp_path)
+
+
+def test_gradients_are_cut_only_where_they_are_longer(
+    base: Base, data: TrainingData, uninterrupted: Path, tmp_path: Path
+) -> None:
+    for name, norm in (("short", 1e-7), ("long", 1e7)):
+        (tmp_path / name).mkdir()
+        train(base, trainee(base), data, replace(recipe(), max_grad_norm=norm), tmp_path / name)
+    assert tensors(newest_checkpoint(tmp_path / "long")) == tensors(newest_checkpoint(uninterrupted))
+    assert tensors(newest_checkpoint(tmp_path / "short")) != tensors(newest_checkpoint(uninterrupted))
+
+
+def test_the_running_average_is_that_of_diffusers(
+    base: Base, data: TrainingData, uninterrupted: Path, tmp_path: Path
+) -> None:
+    """Its checkpoints hold the average, and in their state the weights of a run without one."""
+    averaged, start = train(base, trainee(base), data, replace(recipe(), ema_decay=0.15), tmp_path), trainee(base)
+    expected = EMAModel(start.module.parameters(), decay=0.15)
+    for steps in (1, 2, 3):
+        run = tmp_path / str(steps)
+        run.mkdir()
+        expected.step(start.load(train(base, trainee(base), data, recipe(steps), run)).parameters())
+    for ours, theirs in zip(start.load(averaged).parameters(), expected.shadow_params, strict=True):
+        torch.testing.assert_close(ours.data, theirs.data, rtol=1e-5, atol=1e-8)
+    weights = "diffusion_pytorch_model.safetensors"
+    raw = tensors(newest_checkpoint(uninterrupted))
+    assert tensors(averaged)[f"state/weights/{weights}"] == raw[weights] != tensors(averaged)[weights]
+    assert tensors(averaged)["state/optimizer.safetensors"] == raw["state/optimizer.safetensors"]
+
+
+def test_a_run_with_an_average_resumes_to_the_same_bits(base: Base, data: TrainingData, tmp_path: Path) -> None:
+    for name in ("whole", "parts"):
+        (tmp_path / name).mkdir()
+    form = replace(recipe(checkpoint_every=2), ema_decay=0.5)
+    whole = train(base, trainee(base), data, form, tmp_path / "whole")
+    train(base, trainee(base), data, replace(form, steps=2), tmp_path / "parts")
+    assert files(train(base, trainee(base), data, form, tmp_path / "parts")) == files(whole)
 
 
 def test_a_probe_is_noted_before_training_on_time_and_at_the_end_and_changes_no_weight(
