@@ -106,7 +106,8 @@ def test_values_are_parsed_as_their_options_say() -> None:
 
 def test_one_seed_sets_all_five_and_each_can_be_set_alone() -> None:
     assert set(named_seeds(Train(dataset=Path("d"), seed=3)).values()) == {3}
-    alone = {name: named_seeds(Train(dataset=Path("d"), seed=3, **{f"{name}_seed": 0})) for name in SEED_NAMES}
+    words = ["--dataset", "d", "--seed", "3"]
+    alone = {name: named_seeds(fill(Train, [*words, f"--{name}-seed", "0"])) for name in SEED_NAMES}
     assert all(seeds == dict.fromkeys(SEED_NAMES, 3) | {name: 0} for name, seeds in alone.items())
 
 

@@ -137,7 +137,7 @@ def loss(
 
 def min_snr_weights(base: Base, timesteps: Tensor, gamma: float) -> Tensor:
     """Return the weights (B,) of Min-SNR: min(SNR, gamma) / SNR where noise is predicted, over SNR + 1 where v is."""
-    kept = base.scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
+    kept: Tensor = base.scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
     snr = kept / (1 - kept)
     if base.scheduler.config.prediction_type == "v_prediction":
         return snr.clamp(max=gamma) / (snr + 1)
