@@ -119,6 +119,7 @@ def loss(
     timesteps: Tensor,
     text: Tensor,
     image: Tensor,
+    *,
     snr_gamma: float | None = None,
 ) -> Tensor:
     """Return the mean squared error of the base's own objective (noise or v), as in equation 5 of the paper.

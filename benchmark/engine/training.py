@@ -171,7 +171,7 @@ def _backward(base: Base, module: nn.Module, part: tuple[Tensor, ...], recipe: R
     """Add the gradient of a part of the batch; return what it adds to the loss."""
     with mixed_precision(recipe.mixed_precision, base.unet, module):
         latents, noise, timesteps, text, image = part
-        value = loss(base, module, latents, noise, timesteps, text, image, recipe.snr_gamma) / parts
+        value = loss(base, module, latents, noise, timesteps, text, image, snr_gamma=recipe.snr_gamma) / parts
         number = float(value.detach())
         if not math.isfinite(number):
             raise Diverged(f"the loss is {number} at update {step + 1}")

@@ -109,7 +109,7 @@ def test_min_snr_weights_each_sample_as_the_scripts_of_diffusers_do(
     latents, noise = (torch.randn(2, 4, 16, 16, generator=draw) for _ in range(2))
     batch = (latents, noise, timesteps, base.encode_text(base.token_ids(PROMPTS)), image)
     first, second = ([part[i : i + 1] for part in batch] for i in range(2))
-    each = [loss(base, control, *one, snr_gamma=None) for one in (first, second)]
+    each = [loss(base, control, *one) for one in (first, second)]
     expected = float((weights * torch.stack(each)).mean())
     assert float(loss(base, control, *batch, snr_gamma=gamma)) == pytest.approx(expected, rel=1e-5)
     assert expected != pytest.approx(float(torch.stack(each).mean()), rel=0.01)
