@@ -28,7 +28,7 @@ every_plugin = pytest.mark.parametrize(("family", "name"), _EVERY)
         (Annotator, {"canny", "scenes"}),
         (Encoder, {"clip", "scenes"}),
         (Method, {"controlnet", "controlnet_lite", "t2i_adapter"}),
-        (Metric, {"clip_score", "fd"}),
+        (Metric, {"clip_score", "cmmd", "diversity", "fd", "kid"}),
     ],
 )
 def test_plugins_are_the_files_of_their_family(family: type[Any], some: set[str]) -> None:

@@ -79,6 +79,8 @@ class Anchored(_Frozen):
         no_control: The base model alone, same prompts and noise.
         shuffled: The images under test, scored against other samples' maps.
         normalised: (run - no_control) / (vae - no_control); None where the ceiling does not lie above the floor.
+        gain: By how much its own map fits an image better than another's, `run` against `shuffled`: 0 is a condition
+            that is ignored. None in records made before it was.
     """
 
     run: Score
@@ -87,6 +89,7 @@ class Anchored(_Frozen):
     no_control: Score
     shuffled: Score
     normalised: Score | None
+    gain: Score | None = None
 
 
 class Counts(_Frozen):

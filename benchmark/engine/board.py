@@ -171,6 +171,7 @@ def frame(board: list[Section]) -> "pd.DataFrame":
             }
             normalised = row.control.normalised
             cells |= _cells("normalised_control", normalised) if normalised else {}
+            cells |= _cells("control_gain", row.control.gain) if row.control.gain else {}
             for name in ANCHORS:
                 cells |= _cells(f"{row.headline}_{name}", getattr(row.control, name))
             for prefix, scores in (("", record.scores), ("no_control_", record.floor_scores)):

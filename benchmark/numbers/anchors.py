@@ -55,4 +55,15 @@ def _anchored(
     room = parts["vae"].value - parts["no_control"].value
     has_room = room > 0 if more_is_better else room < 0
     control = score(f"{name}.normalised", jackknife.additive(joint, normalised), True) if has_room else None
-    return Anchored(**parts, normalised=control)
+    gain = score(f"{name}.gain", _gain(rows, statistic, 1 if more_is_better else -1), True)
+    return Anchored(**parts, normalised=control, gain=gain)
+
+
+def _gain(rows: Mapping[str, Array], statistic: Callable[[Array], Array], sign: int) -> jackknife.Estimate:
+    """Return how much better the images fit their own maps than others', with the error of the paired difference."""
+
+    def difference(total: Array) -> Array:
+        own, foreign = np.split(total, 2, axis=-1)
+        return sign * (statistic(own) - statistic(foreign))
+
+    return jackknife.additive(np.concatenate([rows["run"], rows["shuffled"]], axis=1), difference)

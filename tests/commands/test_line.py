@@ -76,7 +76,7 @@ def test_the_record_is_valid_and_names_what_was_scored(line: Path, home: Path) -
     assert record.training is not None
     assert (record.training["step"], record.training["recipe"]["batch"]) == (4, 8)
     assert (record.counts.requested, record.counts.generated, record.counts.failed) == (24, 24, 0)
-    assert {score.name for score in record.scores} >= {"fd-scenes", "clip_score"}
+    assert {score.name for score in record.scores} == {"fd-scenes", "kid-scenes", "cmmd-clip", "clip_score", "diversity-scenes"}
     assert {score.name for score in record.floor_scores} == {score.name for score in record.scores}
 
 
@@ -100,6 +100,8 @@ def test_the_anchors_of_segmentation_lie_in_the_order_of_what_they_know(line: Pa
     assert miou.real.estimate > miou.shuffled.estimate
     assert miou.real.estimate > 0.8
     assert miou.normalised is not None
+    assert miou.gain is not None
+    assert miou.gain.estimate == pytest.approx(miou.run.estimate - miou.shuffled.estimate)
 
 
 def test_a_control_of_four_updates_is_near_the_floor(line: Path) -> None:

@@ -106,3 +106,27 @@ def test_an_error_without_room_has_no_normalised_control() -> None:
     result = anchored(no_room, _with_mistakes, {}, frozenset({"mistakes"}))
     assert result["accuracy"].normalised is None
     assert result["mistakes"].normalised is None
+
+
+def test_gain_is_the_paired_difference_between_own_and_foreign_maps() -> None:
+    rows = _rows(20)
+    result = anchored(rows, _scores, {})["accuracy"]
+
+    def difference(kept: Array) -> float:
+        own, foreign = (rows[name][kept][:, 0].sum() / rows[name][kept][:, 1].sum() for name in ("run", "shuffled"))
+        return float(own - foreign)
+
+    left_out = [difference(np.delete(np.arange(20), i)) for i in range(20)]
+    assert result.gain is not None
+    assert result.gain.value == pytest.approx(result.run.value - result.shuffled.value)
+    assert result.gain.stderr == pytest.approx(np.sqrt(19 * np.var(left_out)))
+
+
+def test_gain_of_a_condition_that_is_ignored_is_nothing_and_of_an_error_grows_with_control() -> None:
+    ignored = _rows(run=0.1)
+    gain = anchored({**ignored, "run": ignored["shuffled"]}, _with_mistakes, {}, frozenset({"mistakes"}))
+    assert (gain["accuracy"].gain.value, gain["accuracy"].gain.stderr) == (0.0, 0.0)  # type: ignore[union-attr]
+    followed = anchored(_rows(), _with_mistakes, {}, frozenset({"mistakes"}))
+    assert followed["mistakes"].gain is not None
+    assert followed["mistakes"].gain.value == pytest.approx(followed["accuracy"].gain.value)  # type: ignore[union-attr]
+    assert followed["mistakes"].gain.value > 0.4

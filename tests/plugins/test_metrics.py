@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from scipy.spatial.distance import pdist
+from sklearn.metrics.pairwise import rbf_kernel
 from torchmetrics.functional.multimodal.clip_score import _clip_score_update
 from torchmetrics.image.fid import _compute_fid
+from torchmetrics.image.kid import poly_mmd
 
 from benchmark import registry
 from benchmark.base.errors import UserError
@@ -162,6 +165,80 @@ def test_clip_score_keeps_negative_cosines() -> None:
     table = Table(tuple("abcdefghij"), {"clip": vectors, "clip_text": -vectors})
     (score,) = registry.make(Metric, "clip_score").score(table, table)
     assert score.value == pytest.approx(-100.0, rel=1e-5)
+
+
+def test_kid_is_that_of_torchmetrics_on_the_full_sample() -> None:
+    generated, reference = _table(300, 0, 0.1), _table(300, 10)
+    (score,) = registry.make(Metric, "kid").score(generated, reference)
+    x, y = (torch.from_numpy(table.columns["scenes"]).double() for table in (generated, reference))
+    assert score.name == "kid-scenes"
+    assert score.value == score.estimate == pytest.approx(float(poly_mmd(x, y)), rel=1e-6)
+    assert not score.higher_is_better
+
+
+def test_kid_of_two_halves_of_one_world_is_nothing_on_average_and_a_shift_is_seen() -> None:
+    kid = registry.make(Metric, "kid")
+    alike = [kid.score(_table(400, seed), _table(400, 1000 + seed))[0].estimate for seed in range(20, 50)]
+    assert abs(np.mean(alike)) < 3 * np.std(alike) / np.sqrt(len(alike))
+    assert kid.score(_table(400, 0, 0.1), _table(400, 1000))[0].low > max(alike)
+
+
+def test_cmmd_is_a_thousand_squared_discrepancies_of_unit_vectors() -> None:
+    generated, reference = _table(200, 0, 0.1), _table(200, 10)
+    (score,) = registry.make(Metric, "cmmd").score(generated, reference)
+    x, y = (table.columns["clip"].astype(np.float64) for table in (generated, reference))
+    inside, outside, across = (rbf_kernel(a, b, gamma=1 / 200) for a, b in ((x, x), (y, y), (x, y)))
+    others = ~np.eye(200, dtype=bool)
+    assert score.name == "cmmd-clip"
+    assert score.value == pytest.approx(1000 * (inside.mean() + outside.mean() - 2 * across.mean()), rel=1e-4)
+    unbiased = 1000 * (inside[others].mean() + outside[others].mean() - 2 * across.mean())
+    assert score.estimate == pytest.approx(unbiased, rel=1e-4)
+    means = 10 * float(np.square(x.mean(axis=0) - y.mean(axis=0)).sum())
+    assert score.value == pytest.approx(means, rel=0.05)  # what it is with so wide a kernel
+
+
+def test_cmmd_does_not_care_for_the_length_of_the_vectors() -> None:
+    generated, reference = _table(100, 0, 0.1), _table(100, 10)
+    longer = Table(generated.keys, {"clip": 3 * generated.columns["clip"]})
+    a, b = (registry.make(Metric, "cmmd").score(table, reference)[0] for table in (generated, longer))
+    assert a.value == pytest.approx(b.value, rel=1e-5)
+
+
+def test_diversity_is_the_mean_distance_of_two_images_over_that_of_two_real_ones() -> None:
+    generated, reference = _table(150, 0), _table(150, 10)
+    generated.columns["scenes"] *= 0.5
+    (score,) = registry.make(Metric, "diversity").score(generated, reference)
+    expected = pdist(generated.columns["scenes"]).mean() / pdist(reference.columns["scenes"]).mean()
+    assert score.value == pytest.approx(expected, rel=1e-5)
+    assert 0.4 < score.value < 0.6
+
+
+def test_the_error_of_diversity_is_that_of_leaving_out_samples() -> None:
+    generated, reference = _table(80, 0), _table(80, 10)
+    diversity = registry.make(Metric, "diversity")
+    left_out = []
+    for i in range(80):
+        kept = [j for j in range(80) if j != i]
+        halves = [
+            Table(tuple(t.keys[j] for j in kept), {"scenes": t.columns["scenes"][kept]}) for t in (generated, reference)
+        ]
+        left_out.append(diversity.score(*halves)[0].value)
+    expected = np.sqrt(79 * np.var(left_out))
+    assert diversity.score(generated, reference)[0].stderr == pytest.approx(expected, rel=0.05)
+
+
+def test_one_picture_for_all_has_no_diversity_and_cannot_be_a_reference() -> None:
+    varied, alike = _table(50, 0), _table(50, 1)
+    alike.columns["scenes"][:] = 1.0
+    assert registry.make(Metric, "diversity").score(alike, varied)[0].value == 0.0
+    with pytest.raises(UserError, match="the reference images are all alike"):
+        registry.make(Metric, "diversity").score(varied, alike)
+
+
+@pytest.mark.parametrize("name", ["kid", "cmmd", "diversity"])
+def test_distances_refuse_tables_of_different_samples(name: str) -> None:
+    with pytest.raises(UserError, match="different samples"):
+        registry.make(Metric, name).score(_table(199, 0), _table(200, 10))
 
 
 def test_tables_refuse_what_cannot_be_trusted() -> None:
