@@ -32,11 +32,12 @@ class Generate:
     cond: str | None = option("condition, for --controlnet (default: the dataset's, if it has one)", None)
     base: str = option("frozen model, for all but --run", "scenes-tiny")
     split: str = option("val or test", "test")
-    prompts: str = option("full (the captions) or none", "full")
+    prompts: str = option("full (the captions), none, insufficient or conflicting", "full")
     limit: int | None = option("only the first so many samples", None, parse_size)
     num_inference_steps: int = option("sampling steps", 15, positive)
     guidance_scale: float | None = option("weight of the prompt (default: 2 for scenes-tiny, else 7.5)", None, weight)
     scheduler: str | None = option("ddim, dpm++, euler or unipc (default: unipc for scenes-tiny, else ddim)", None)
+    control_weighting: str = option("uniform; or on the prompt's branch alone: resolution (CFG-RW), guess", "uniform")
     conditioning_scale: float = option("weight of the control", 1.0, weight)
     seed: int = option("evaluation seed: of the starting noise", 0, non_negative)
     batch: int = option("images at a time", 32, positive)
@@ -72,7 +73,14 @@ def generate(form: Generate) -> Path:
     reference = imagesets.load_reference(dataset, form.split, control.condition, form.limit)
     guidance = base.guidance_scale if form.guidance_scale is None else form.guidance_scale
     solver = form.scheduler or base.solver
-    settings = Sampling(form.num_inference_steps, guidance, form.conditioning_scale, form.seed, solver)
+    settings = Sampling(
+        num_inference_steps=form.num_inference_steps,
+        guidance_scale=guidance,
+        conditioning_scale=form.conditioning_scale,
+        eval_seed=form.seed,
+        scheduler=solver,
+        control_weighting=form.control_weighting,
+    )
     config = {
         "dataset": {"name": dataset.name, "path": str(form.dataset), "fingerprint": dataset.manifest.fingerprint},
         "split": form.split,

@@ -15,7 +15,8 @@ from benchmark.base.images import BadImage, decode_rgb, encode_png
 from benchmark.engine.datasets import BuiltDataset
 from benchmark.engine.runs import IMAGES, read_finished
 
-PROMPTS = ("full", "none")
+PROMPTS = ("full", "none", "insufficient", "conflicting")
+_INSUFFICIENT = "a high-quality, detailed, and professional image"  # arXiv 2302.05543, section 4.2
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,23 @@ def load_reference(dataset: BuiltDataset, split: str, condition: str, limit: int
 
 
 def prompts(setting: str, captions: Sequence[str]) -> list[str]:
-    """Return the prompts of a setting: "full" is the caption, "none" is the empty text."""
-    return list(captions) if setting == "full" else [""] * len(captions)
+    """Return the prompts of one of the four settings of the paper's ablation (arXiv 2302.05543, section 4.2).
+
+    "full" is the caption, "none" the empty text, "insufficient" the paper's words, which say nothing of the content,
+    and "conflicting" the caption of the sample half the set away: like the paper's "delicious cake" it asks for
+    something else than the condition shows, but for something that the base can draw.
+
+    Raises:
+        UserError: Conflicting prompts are wanted, but captions are all alike.
+    """
+    if setting == "conflicting":
+        if len(set(captions)) < 2:
+            raise UserError("conflicting prompts need captions that differ; these samples have none, or one for all")
+        half = max(1, len(captions) // 2)
+        return [*captions[half:], *captions[:half]]
+    return {"full": list(captions), "none": [""] * len(captions), "insufficient": [_INSUFFICIENT] * len(captions)}[
+        setting
+    ]
 
 
 def image_path(folder: Path, key: str) -> Path:
@@ -94,7 +110,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def without_control(config: dict[str, Any]) -> dict[str, Any]:
     """Return the configuration of the base's own images for the same samples, prompts and noise."""
-    sampling = {**config["sampling"], "conditioning_scale": 1.0}  # nothing is scaled
+    sampling = {**config["sampling"], "conditioning_scale": 1.0, "control_weighting": "uniform"}  # nothing is scaled
     return {**config, "sampling": sampling, "control": None, "condition": None}
 
 

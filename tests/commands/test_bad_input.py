@@ -179,7 +179,7 @@ def test_train_refuses(argv: str, told: str, tiny_dataset: Path, refused: Refuse
     [
         ("--dataset nowhere", "nowhere is no dataset folder"),
         ("--dataset TINY --split tset", 'no split "tset"; did you mean "test"? allowed: test, train, val'),
-        ("--dataset TINY --prompts fll", 'no prompts "fll"; did you mean "full"? allowed: full, none'),
+        ("--dataset TINY --prompts fll", 'no prompts "fll"; did you mean "full"? allowed: conflicting, full, insuf'),
         ("--dataset TINY --run a --controlnet b", "--run and --controlnet exclude each other"),
         ("--dataset TINY --method t2i_adapter", "--method goes with --controlnet"),
         ("--dataset TINY --controlnet nowhere --cond seg --method lora", 'no method "lora"; allowed: controlnet, '),

@@ -76,7 +76,13 @@ def test_the_record_is_valid_and_names_what_was_scored(line: Path, home: Path) -
     assert record.training is not None
     assert (record.training["step"], record.training["recipe"]["batch"]) == (4, 8)
     assert (record.counts.requested, record.counts.generated, record.counts.failed) == (24, 24, 0)
-    assert {score.name for score in record.scores} == {"fd-scenes", "kid-scenes", "cmmd-clip", "clip_score", "diversity-scenes"}
+    assert {score.name for score in record.scores} == {
+        "fd-scenes",
+        "kid-scenes",
+        "cmmd-clip",
+        "clip_score",
+        "diversity-scenes",
+    }
     assert {score.name for score in record.floor_scores} == {score.name for score in record.scores}
 
 

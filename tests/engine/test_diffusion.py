@@ -12,8 +12,9 @@ from torch import Tensor
 
 from benchmark.base.errors import UserError
 from benchmark.engine.bases import Base
-from benchmark.engine.diffusion import SCHEDULERS, Sampling, denoise, initial_latents, loss, sample
+from benchmark.engine.diffusion import SCHEDULERS, Sampling, denoise, initial_latents, loss, residual_weights, sample
 from benchmark.methods.controlnet import Control, Controlnet
+from benchmark.methods.t2i_adapter import T2IAdapter
 
 PROMPTS = ["a large red sphere", "a small blue cube"]
 
@@ -180,6 +181,54 @@ def test_every_scheduler_solves_the_same_equation(base: Base, image: Tensor, con
     coarse, fine = (float((alone(base, image, n, scheduler) - converged).abs().mean()) for n in (5, 30))
     assert fine < 0.01
     assert coarse > 3 * fine
+
+
+def test_the_weights_are_those_of_the_paper_and_of_the_authors_code() -> None:
+    sides = [64] * 3 + [32] * 3 + [16] * 3 + [8] * 4  # of Stable Diffusion at 512 pixels, the middle last
+    assert residual_weights("resolution", 64, sides) == [1] * 3 + [2] * 3 + [4] * 3 + [8] * 4
+    guess = [0.0994, 0.1205, 0.1461, 0.1770, 0.2146, 0.2601, 0.3153, 0.3822, 0.4633, 0.5615, 0.6806, 0.8250, 1.0]
+    assert residual_weights("guess", 64, sides) == pytest.approx(guess, abs=6e-5)
+
+
+@pytest.mark.parametrize("weighting", ["resolution", "guess"])
+@torch.no_grad()
+def test_weighted_control_acts_on_the_branch_with_the_prompt_alone(
+    base: Base, control: Control, image: Tensor, weighting: str
+) -> None:
+    """One step written out: guidance between the base alone without prompt and weighted control with it."""
+    start, guidance, t = initial_latents(base, 64, ["a", "b"], 0), 2.0, torch.tensor([999, 999])
+    empty, text = base.encode_text(base.token_ids(["", ""])), base.encode_text(base.token_ids(PROMPTS))
+    down, middle, *_ = control(start, t, text, image)
+    sides = [residual.shape[-1] for residual in (*down, middle)]
+    weights = residual_weights(weighting, 16, sides)
+    with_text = base.unet(
+        start,
+        t,
+        text,
+        down_block_additional_residuals=[r * w for r, w in zip(down, weights[:-1], strict=True)],
+        mid_block_additional_residual=middle * weights[-1],
+    ).sample
+    without = denoise(base, None, start, t, empty, image)
+    clean = -(without + guidance * (with_text - without))  # v is minus the image where all is noise
+    kept = float(alphas_cumprod(base)[0])  # set_alpha_to_one is off
+    expected = base.decode(math.sqrt(kept) * clean + math.sqrt(1 - kept) * start)
+    weighted, uniform = (
+        sample(base, control, start, PROMPTS, image, Sampling(1, guidance, scheduler="ddim", control_weighting=one))
+        for one in (weighting, "uniform")
+    )
+    torch.testing.assert_close(weighted, expected, rtol=0, atol=2e-3)
+    assert float((uniform - expected).abs().max()) > 0.01
+
+
+def test_a_weighting_is_refused_for_a_method_without_residuals_at_the_skips(base: Base, image: Tensor) -> None:
+    adapter, latents = T2IAdapter().build(base.unet, base.latent_scale), initial_latents(base, 64, ["a", "b"], 0)
+    with pytest.raises(UserError, match="control weighting guess is for methods with residuals at the skips"):
+        sample(base, adapter, latents, PROMPTS, image, Sampling(1, control_weighting="guess"))
+
+
+def test_an_unknown_weighting_is_refused_with_what_is_allowed() -> None:
+    with pytest.raises(UserError, match=r'no control weighting "gues"; did you mean "guess"\? allowed: guess, res'):
+        Sampling(control_weighting="gues")
 
 
 def test_an_unknown_scheduler_is_refused_with_what_is_allowed() -> None:
