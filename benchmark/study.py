@@ -35,23 +35,30 @@ class Study:
 
 
 @dataclass(frozen=True)
+class Drawing:
+    """Images a run is judged by, and the base's own images of the same samples, prompts and noise."""
+
+    generate: Generate
+    floor: Generate
+
+
+@dataclass(frozen=True)
 class Cell:
-    """One run of a study: its training form and the images it is judged by."""
+    """One run of a study: its training form and everything it is judged by."""
 
     train: Train
-    generate: Generate
+    drawings: tuple[Drawing, ...]
 
 
 @dataclass(frozen=True)
 class Design:
-    """A study file, filled in: the dataset, every cell, and the floor they share."""
+    """A study file, filled in: the dataset and every cell."""
 
     name: str
     description: str
     root: Path
     build: Build
     cells: tuple[Cell, ...]
-    floor: Generate
 
     @property
     def results(self) -> Path:
@@ -78,22 +85,52 @@ def read_design(name: str, out: Path | None) -> Design:
         Build, {**document.get("build", {}), "out": root / "datasets" / default_folder(make_plan(wanted)).name}, path
     )
     cells = tuple(_cells(document, made, root, path))
-    images = {**document.get("generate", {}), "dataset": made.out, "out": root / "images" / "no_control"}
-    floor = _form(Generate, {**images, "base": cells[0].train.base}, path)
-    return Design(path.stem, document.get("description", ""), root, made, cells, floor)
+    return Design(path.stem, document.get("description", ""), root, made, cells)
 
 
 def _cells(document: dict[str, Any], made: Build, root: Path, path: Path) -> Iterator[Cell]:
-    """Yield a cell for every combination of the grid's values."""
-    grid: dict[str, list[Any]] = document.get("grid", {})
-    assert made.out is not None
-    for values in itertools.product(*grid.values()):
-        chosen = dict(zip(grid, values, strict=True))
-        label = "_".join(f"{key}-{value}" for key, value in chosen.items()) or "run"
+    """Yield a cell for every combination of the grid's training fields."""
+    grid = {key: values for key, values in document.get("grid", {}).items() if key != "generate"}
+    for chosen in combinations(grid, path):
+        label = _label(chosen) or "run"
         common = {"dataset": made.out, "cache": root / "cache", "out": root / "runs" / label}
         training = _form(Train, {**document.get("train", {}), **chosen, **common}, path)
-        images = {"dataset": made.out, "run": training.out, "out": root / "images" / label}
-        yield Cell(training, _form(Generate, {**document.get("generate", {}), **images}, path))
+        yield Cell(training, tuple(_drawings(document, training, root, label, path)))
+
+
+def _drawings(document: dict[str, Any], training: Train, root: Path, label: str, path: Path) -> Iterator[Drawing]:
+    """Yield the images of a run for every combination of the grid's generating fields."""
+    for chosen in combinations(document.get("grid", {}).get("generate", {}), path):
+        common = {**document.get("generate", {}), **chosen, "dataset": training.dataset}
+        mine, floor = (
+            root / "images" / "_".join(filter(None, (name, _label(chosen)))) for name in (label, "no_control")
+        )
+        yield Drawing(
+            generate=_form(Generate, {**common, "run": training.out, "out": mine}, path),
+            floor=_form(Generate, {**common, "base": training.base, "out": floor}, path),
+        )
+
+
+def combinations(grid: dict[str, list[Any]], path: Path) -> Iterator[dict[str, Any]]:
+    """Yield every combination of a grid's values; a key of several fields, as in "replicate seed", ties them.
+
+    Raises:
+        UserError: Values that are no lists, or not as many as their key has fields.
+    """
+    choices = []
+    for key, values in grid.items():
+        names = key.split()
+        rows = [[value] for value in values] if isinstance(values, list) and len(names) == 1 else values
+        if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == len(names) for row in rows):
+            raise UserError(f'{path}: the grid\'s "{key}" needs a list of values, or of {len(names)} values each')
+        choices.append([dict(zip(names, row, strict=True)) for row in rows])
+    for parts in itertools.product(*choices):
+        yield {name: value for part in parts for name, value in part.items()}
+
+
+def _label(chosen: dict[str, Any]) -> str:
+    """Return a folder name for a combination of fields."""
+    return "_".join(f"{key}-{value}" for key, value in chosen.items())
 
 
 def _form(form: type[F], values: dict[str, Any], path: Path) -> F:
@@ -110,28 +147,52 @@ def _names() -> list[str]:
 
 
 def run(design: Design, rank: int = 0, world: int = 1) -> None:
-    """Do what is left of a study: dataset, floor, then train, generate and evaluate each cell, then the board.
+    """Do what is left of a study: dataset, then train, generate and evaluate each cell, then the board.
 
-    Of several processes on one folder each does every `world`-th cell, from its `rank`; the last to end shows all.
+    A run that diverges keeps that outcome, and the others go on. Of several processes on one folder each does every
+    `world`-th cell, from its `rank`; the last to end shows all.
     """
     say(describe(design))
     build(design.build)
-    floor = generate(design.floor)
-    for cell in design.cells[rank::world]:
-        train(cell.train)
-        images = generate(cell.generate)
-        evaluate(Evaluate(images=images, no_control=floor, results=design.results))
-    leaderboard(Leaderboard(results=design.results))
-    say(f"done: open {design.results / 'site' / 'index.html'}, or read {design.results / 'README.md'}")
+    mine, diverged = design.cells[rank::world], []
+    for cell in mine:
+        if _train(cell.train):
+            _judge(cell, design.results)
+        else:
+            diverged.append(str(cell.train.out))
+    if diverged:
+        say(f"{len(diverged)} of {len(mine)} runs diverged: {', '.join(diverged)}")
+    if len(diverged) < len(mine):
+        leaderboard(Leaderboard(results=design.results))
+        say(f"done: open {design.results / 'site' / 'index.html'}, or read {design.results / 'README.md'}")
+
+
+def _train(form: Train) -> bool:
+    """Train a run, or leave it as it ended; return whether there is something to judge."""
+    assert form.out is not None
+    try:
+        train(form)
+    except UserError:
+        if read_status(form.out, RUN) != "diverged":
+            raise
+    return read_status(form.out, RUN) != "diverged"
+
+
+def _judge(cell: Cell, results: Path) -> None:
+    """Draw and score a run in every way the study asks for."""
+    for drawing in cell.drawings:
+        floor = generate(drawing.floor)
+        evaluate(Evaluate(images=generate(drawing.generate), no_control=floor, results=results))
 
 
 def describe(design: Design) -> str:
     """Return what a study will do, in one paragraph."""
     updates = sum(cell.train.steps for cell in design.cells)
+    drawings = sum(len(cell.drawings) for cell in design.cells)
     return (
         f"{design.name}: {design.description}\n"
-        f"{design.build.size} training pairs, {len(design.cells)} runs, {updates} updates in all; "
-        f"everything goes to {design.root}"
+        f"{design.build.size} training pairs, {len(design.cells)} runs, {updates} updates in all, "
+        f"{drawings} sets of images; everything goes to {design.root}"
     )
 
 

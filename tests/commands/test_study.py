@@ -3,7 +3,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.study import main, read_design
+from benchmark import registry
+from benchmark.base.errors import UserError
+from benchmark.contracts.plugins import Method
+from benchmark.engine.imagesets import PROMPTS
+from benchmark.study import STUDIES, combinations, main, read_design
+from benchmark.train import named_seeds
 
 TINY = """
 description = "Two updates, for the test."
@@ -65,6 +70,75 @@ def test_bad_input_is_one_line(arguments: list[str], message: str, capsys: pytes
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert message in error
+
+
+def test_each_run_is_drawn_in_every_way_asked_for_beside_a_floor_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "ways.toml"
+    file.write_text(TINY.replace("seed = [0, 1]", 'seed = [0]\n[grid.generate]\nprompts = ["full", "none"]'))
+    assert main(["run", str(file), "--out", str(tmp_path / "out")]) == 0
+    records = [json.loads(path.read_text()) for path in (tmp_path / "out" / "results").rglob("*.json")]
+    assert sorted(record["generation"]["prompts"] for record in records) == ["full", "none"]
+    folders = sorted(path.name for path in (tmp_path / "out" / "images").iterdir())
+    assert folders == [
+        "no_control_prompts-full",
+        "no_control_prompts-none",
+        "seed-0_prompts-full",
+        "seed-0_prompts-none",
+    ]
+
+
+def test_a_run_that_diverges_keeps_its_outcome_and_the_others_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = tmp_path / "wild.toml", tmp_path / "out"
+    file.write_text(
+        TINY.replace("seed = [0, 1]", "learning_rate = [1e30, 1e-4]").replace("steps = 2\nb", "steps = 3\nb")
+    )
+    for _ in range(2):
+        assert main(["run", str(file), "--out", str(out)]) == 0
+        assert "1 of 2 runs diverged: " + str(out / "runs" / "learning_rate-1e+30") in capsys.readouterr().out
+    assert len(list((out / "results").rglob("*.json"))) == 1
+    assert main(["status", str(file), "--out", str(out)]) == 0
+    status = capsys.readouterr().out
+    assert "diverged" in status
+    assert "finished" in status
+
+
+def test_fields_in_one_key_vary_together() -> None:
+    grid = {"num_samples": [10, 20], "replicate seed": [[0, 0], [1, 1]]}
+    assert list(combinations(grid, Path("x.toml"))) == [
+        {"num_samples": size, "replicate": draw, "seed": draw} for size in (10, 20) for draw in (0, 1)
+    ]
+    assert list(combinations({}, Path("x.toml"))) == [{}]
+
+
+@pytest.mark.parametrize("grid", [{"seed": 3}, {"replicate seed": [0, 1]}, {"replicate seed": [[0], [1]]}])
+def test_a_grid_without_lists_is_refused(grid: dict[str, list[int]]) -> None:
+    with pytest.raises(UserError, match=r"x.toml: the grid's .* needs a list of values"):
+        list(combinations(grid, Path("x.toml")))
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in STUDIES.glob("*.toml")))
+def test_every_study_that_ships_is_whole(name: str) -> None:
+    """Its fields exist, no two runs share a folder, and its methods, sizes and prompts can be had."""
+    design = read_design(name, Path("somewhere"))
+    assert design.description
+    assert len({cell.train.out for cell in design.cells}) == len(design.cells)
+    assert len({drawing.generate.out for cell in design.cells for drawing in cell.drawings}) >= len(design.cells)
+    for cell in design.cells:
+        assert registry.make(Method, cell.train.method)
+        assert cell.train.cond in design.build.cond
+        assert (cell.train.replicate + 1) * (cell.train.num_samples or 0) <= design.build.size
+        assert {drawing.generate.prompts for drawing in cell.drawings} <= set(PROMPTS)
+
+
+def test_draws_of_the_size_study_are_disjoint_and_its_largest_size_is_seen_more_than_once() -> None:
+    design = read_design("dataset_size", Path("somewhere"))
+    forms = [cell.train for cell in design.cells]
+    assert {named_seeds(form)["subset"] for form in forms} == {0}
+    draws = {(form.num_samples, form.replicate) for form in forms}
+    assert len(draws) == len(forms) == 15
+    assert all(form.steps * form.batch >= 3 * (form.num_samples or 0) for form in forms)
 
 
 def test_an_unknown_field_in_a_study_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
