@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -105,7 +106,7 @@ def test_a_run_that_diverges_keeps_its_outcome_and_the_others_go_on(
 
 
 def test_fields_in_one_key_vary_together() -> None:
-    grid = {"num_samples": [10, 20], "replicate seed": [[0, 0], [1, 1]]}
+    grid: dict[str, list[Any]] = {"num_samples": [10, 20], "replicate seed": [[0, 0], [1, 1]]}
     assert list(combinations(grid, Path("x.toml"))) == [
         {"num_samples": size, "replicate": draw, "seed": draw} for size in (10, 20) for draw in (0, 1)
     ]
