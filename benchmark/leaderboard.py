@@ -13,7 +13,7 @@ from benchmark.base.files import replace_file
 from benchmark.cli import main as cli_main
 from benchmark.cli import option
 from benchmark.contracts.records import Score
-from benchmark.engine.board import ANCHORS, Cell, Section, frame, sections
+from benchmark.engine.board import ANCHORS, Cell, Row, Section, frame, sections
 from benchmark.engine.records import read_records
 from benchmark.numbers.seeds import ONSET, Spread
 
@@ -50,6 +50,13 @@ def shown_onsets(cell: Cell) -> str:
     return f"{', '.join(map(str, cell.onsets)) or 'never'} ({len(cell.onsets)} of {len(cell.rows)})"
 
 
+def shown_epochs(row: Row) -> str:
+    """Return images seen over images there are, with less than one called by its name."""
+    if row.epochs is None:
+        return "-"
+    return f"{row.epochs:.2f}{' (single pass)' if row.epochs < 1 else ''}"
+
+
 def markdown(board: list[Section]) -> str:
     """Return the board as Markdown, one table for each comparability key."""
     return _environment().get_template("board.md").render(sections=board, anchors=ANCHORS)
@@ -61,7 +68,8 @@ def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=loader, autoescape=escaped, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.globals |= {"shown": shown, "shown_spread": shown_spread, "shown_onsets": shown_onsets, "onset": ONSET}
+    helpers = (shown, shown_spread, shown_onsets, shown_epochs)
+    environment.globals |= {helper.__name__: helper for helper in helpers} | {"onset": ONSET}
     return environment
 
 

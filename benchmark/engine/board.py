@@ -165,7 +165,9 @@ def frame(board: list[Section]) -> "pd.DataFrame":
                 "base": record.base,
                 "group": row.group,
                 "seed": row.seed,
+                "prompts": record.generation["prompts"],
                 "n": record.dataset["n"],
+                "pairs": row.training.get("num_samples"),
                 "updates": row.training.get("recipe", {}).get("steps"),
                 "epochs": row.epochs,
             }
