@@ -37,6 +37,7 @@ class Evaluate:
     images: Path = option("images folder made by benchmark.generate", parse=Path)
     no_control: Path | None = option("the base's own images (default: where generate puts them)", None, Path)
     dataset: Path | None = option("dataset folder (default: the one the images were made for)", None, Path)
+    cond: str | None = option("which condition to score by, where several steered", None)
     metric: tuple[str, ...] = option("only these metrics (default: all)", ())
     referee: str | None = option("annotator that reads the condition back (default: the condition's own)", None)
     results: Path = option("where the record goes", Path("results"), Path)
@@ -67,6 +68,7 @@ def evaluate(form: Evaluate) -> Path:
     config = imagesets.read_config(form.images)
     if config["condition"] is None:
         raise UserError(f"{form.images} was made without control: it is the floor of a run, given as --no-control")
+    config = imagesets.scored_by(config, form.cond)
     dataset = BuiltDataset.open(form.dataset or Path(config["dataset"]["path"]))
     if dataset.manifest.fingerprint != config["dataset"]["fingerprint"]:
         raise UserError(f"{form.images} was made for another state of {dataset.folder}; generate again")
@@ -197,12 +199,18 @@ class Question:
     @property
     def method(self) -> str:
         """The method that steered, as written on the command line."""
-        return registry.spec(registry.remake(Method, self.control["method"]))
+        if "parts" in self.control:
+            return "+".join(f"{_method(part)}@{part['condition']['name']}" for part in self.control["parts"])
+        return _method(self.control)
 
     @property
     def evaluation_id(self) -> str:
         """Sixteen hexadecimal digits: the same question about the same control has the same answer."""
         return sha256(canonical_json([self.comparability, self.control]))[:16]
+
+
+def _method(control: dict[str, Any]) -> str:
+    return registry.spec(registry.remake(Method, control["method"]))
 
 
 def _question(
@@ -260,6 +268,8 @@ def _training_provenance(control: dict[str, Any]) -> dict[str, Any] | None:
     """Return the command, machine, packages and commit of the run behind the images; None for a released ControlNet."""
     from benchmark.engine.runs import RUN, read_finished
 
+    if "parts" in control:
+        return {"parts": [_training_provenance(part) for part in control["parts"]]}
     if "run" not in control:
         return None
     provenance: dict[str, Any] = read_finished(Path(control["run"]), RUN)["provenance"]
@@ -309,6 +319,8 @@ def _spec(plugin: Annotator) -> str:
 
 def _without_paths(control: dict[str, Any]) -> dict[str, Any]:
     """Return what steered the images without the places it lay in: they belong to one machine."""
+    if "parts" in control:
+        return {**control, "parts": [_without_paths(part) for part in control["parts"]]}
     kept = {key: value for key, value in control.items() if key != "run"}
     if "dataset" in kept:
         kept["dataset"] = {key: value for key, value in kept["dataset"].items() if key != "path"}

@@ -26,7 +26,7 @@ class Generate:
     """Generate one image for every sample of a split; without --run and --controlnet, the base's own images."""
 
     dataset: Path = option("dataset folder made by benchmark.build", parse=Path)
-    run: Path | None = option("run folder made by benchmark.train", None, Path)
+    run: tuple[Path, ...] = option("run folder made by benchmark.train; several are added up", (), Path)
     controlnet: str | None = option("a released ControlNet, by hub id or folder, instead of a run", None)
     method: str = option("what --controlnet names: controlnet, t2i_adapter, ...", "controlnet")
     cond: str | None = option("condition, for --controlnet (default: the dataset's, if it has one)", None)
@@ -47,11 +47,11 @@ class Generate:
 
 @dataclass(frozen=True)
 class _Control:
-    """What steers the base: a module with its condition, and the words that name it in records."""
+    """One thing that steers the base: a module with its condition, and the words that name it in records."""
 
-    module: "nn.Module | None"
+    module: "nn.Module"
     condition: str
-    description: dict[str, Any] | None
+    description: dict[str, Any]
 
 
 def generate(form: Generate) -> Path:
@@ -67,10 +67,11 @@ def generate(form: Generate) -> Path:
 
     _check(form, imagesets.PROMPTS)
     dataset = BuiltDataset.open(form.dataset)
-    control, base_name = _control(form, dataset)
+    controls, base_name = _controls(form, dataset)
     base = load_base(base_name, choose_device(form.device))
-    condition = dataset.condition(control.condition)
-    reference = imagesets.load_reference(dataset, form.split, control.condition, form.limit)
+    names = [control.condition for control in controls] or [str(dataset.plan.conditions[0]["name"])]
+    references = [imagesets.load_reference(dataset, form.split, name, form.limit) for name in names]
+    reference = references[0]
     guidance = base.guidance_scale if form.guidance_scale is None else form.guidance_scale
     solver = form.scheduler or base.solver
     settings = Sampling(
@@ -88,11 +89,12 @@ def generate(form: Generate) -> Path:
         "prompts": form.prompts,
         "sampling": asdict(settings),
         "base": {"name": base.name, "weights_sha256": base.weights_sha256},
-        "condition": condition if control.module is not None else None,
-        "control": control.description,
+        **imagesets.steering(
+            [dataset.condition(control.condition) for control in controls], [one.description for one in controls]
+        ),
         "batch": form.batch,
     }
-    if control.module is None:
+    if not controls:
         config = imagesets.without_control(config)
     folder = form.out or imagesets.default_folder(config, Path("runs/images"))
     missing = [key for key in reference.keys if not imagesets.image_path(folder, key).exists()]
@@ -100,7 +102,9 @@ def generate(form: Generate) -> Path:
         say(f"{folder} is already {ended}")
         return folder
     runs.begin(folder, runs.IMAGES, config, runs.provenance(command_line(form)))
-    _fill(folder, base, control.module, registry.remake(Condition, condition), reference, settings, form)
+    conditions = [registry.remake(Condition, dataset.condition(name)) for name in names]
+    module = _sum([control.module for control in controls])
+    _fill(folder, base, module, list(zip(conditions, references, strict=True)), settings, form)
     runs.finish(folder, runs.IMAGES, "finished")
     say(f"generated {len(reference.keys)} images in {folder}")
     return folder
@@ -115,7 +119,7 @@ def _check(form: Generate, prompts: tuple[str, ...]) -> None:
         raise UserError("--cond goes with --controlnet; a run knows its condition, and without control there is none")
     if form.method != "controlnet" and form.controlnet is None:
         raise UserError("--method goes with --controlnet; a run knows its method")
-    if form.run is not None and form.controlnet is not None:
+    if form.run and form.controlnet is not None:
         raise UserError("--run and --controlnet exclude each other; give one of them, or none for the base alone")
 
 
@@ -127,30 +131,50 @@ def _only_condition(form: Generate, dataset: "BuiltDataset") -> str:
     return form.cond or names[0]
 
 
-def _control(form: Generate, dataset: "BuiltDataset") -> tuple[_Control, str]:
-    """Return what the form wants to steer with, and the name of the base."""
-    from benchmark.engine.runs import RUN, read_finished
-    from benchmark.engine.training import checkpoint_step, newest_checkpoint
+def _controls(form: Generate, dataset: "BuiltDataset") -> tuple[list[_Control], str]:
+    """Return what the form wants to steer with, and the name of the base.
 
-    if form.run is not None:
-        config = read_finished(form.run, RUN)["config"]
-        checkpoint = newest_checkpoint(form.run)
-        module = registry.remake(Method, config["method"]).load(str(checkpoint))
-        words = {"name": form.run.resolve().name, "run": str(form.run), "step": checkpoint_step(checkpoint), **config}
-        return _Control(module.eval(), config["condition"]["name"], words), config["base"]
+    Raises:
+        UserError: Runs on different bases, or on one condition.
+    """
     if form.controlnet is not None:
         method = registry.make(Method, form.method)
         words = {"name": Path(form.controlnet).name, "weights": form.controlnet, "method": registry.describe(method)}
-        return _Control(method.load(form.controlnet).eval(), _only_condition(form, dataset), words), form.base
-    return _Control(None, dataset.plan.conditions[0]["name"], None), form.base
+        return [_Control(method.load(form.controlnet).eval(), _only_condition(form, dataset), words)], form.base
+    controls = [_trained(run) for run in form.run]
+    bases = sorted({control.description["base"] for control in controls} or {form.base})
+    if len(bases) > 1:
+        raise UserError(f"the runs were trained on different bases ({', '.join(bases)}); add up runs on one")
+    if len({control.condition for control in controls}) < len(controls):
+        raise UserError("two of the runs follow the same condition; add up runs on different ones")
+    return controls, bases[0]
+
+
+def _trained(run: Path) -> _Control:
+    """Return the control a finished run ended with."""
+    from benchmark.engine.runs import RUN, read_finished
+    from benchmark.engine.training import checkpoint_step, newest_checkpoint
+
+    config = read_finished(run, RUN)["config"]
+    checkpoint = newest_checkpoint(run)
+    module = registry.remake(Method, config["method"]).load(str(checkpoint))
+    words = {"name": run.resolve().name, "run": str(run), "step": checkpoint_step(checkpoint), **config}
+    return _Control(module.eval(), config["condition"]["name"], words)
+
+
+def _sum(modules: "list[nn.Module]") -> "nn.Module | None":
+    from benchmark.engine.diffusion import Summed
+
+    if len(modules) > 1:
+        return Summed(modules).eval()
+    return modules[0] if modules else None
 
 
 def _fill(
     folder: Path,
     base: "Base",
     module: "nn.Module | None",
-    condition: Condition,
-    reference: "Reference",
+    followed: "list[tuple[Condition, Reference]]",
     settings: "Sampling",
     form: Generate,
 ) -> None:
@@ -160,6 +184,7 @@ def _fill(
     from benchmark.engine.diffusion import draw
     from benchmark.engine.imagesets import image_path, prompts, write_image
 
+    reference = followed[0][1]
     side = reference.images.shape[1]
     texts = prompts(form.prompts, reference.captions)
     if module is not None:
@@ -170,7 +195,11 @@ def _fill(
             keys = [reference.keys[i] for i in places]
             if not all(image_path(folder, key).exists() for key in keys):
                 padded = places + [places[-1]] * (form.batch - len(places))
-                maps = np.stack([condition.render(condition.decode(reference.maps[i]), side) for i in padded])
+                rendered = [
+                    np.stack([condition.render(condition.decode(samples.maps[i]), side) for i in padded])
+                    for condition, samples in followed
+                ]
+                maps = np.concatenate(rendered, axis=-1)
                 noises = [reference.keys[i] for i in padded]
                 images = draw(base, module, noises, [texts[i] for i in padded], maps, settings)
                 for key, image in zip(keys, images, strict=False):

@@ -106,7 +106,7 @@ def _drawings(document: dict[str, Any], training: Train, root: Path, label: str,
             root / "images" / "_".join(filter(None, (name, _label(chosen)))) for name in (label, "no_control")
         )
         yield Drawing(
-            generate=_form(Generate, {**common, "run": training.out, "out": mine}, path),
+            generate=_form(Generate, {**common, "run": (training.out,), "out": mine}, path),
             floor=_form(Generate, {**common, "base": training.base, "out": floor}, path),
         )
 

@@ -130,7 +130,7 @@ def test_a_positional_argument_is_the_name() -> None:
         Train(dataset=Path("d"), steps=5, learning_rate=1e-5, num_samples=10_000, replicate=2, seed=3, out=Path("r")),
         Train(dataset=Path("d"), weight_decay=0.0),
         Train(dataset=Path("d"), empty_prompt_rate=0.0),
-        Generate(dataset=Path("d"), run=Path("r"), limit=4, guidance_scale=1.0, device="cpu"),
+        Generate(dataset=Path("d"), run=(Path("r"), Path("s")), limit=4, guidance_scale=1.0, device="cpu"),
         Generate(dataset=Path("d"), conditioning_scale=0.0),
         Evaluate(images=Path("i"), metric=("fd", "clip_score"), referee="canny,low=1"),
     ],

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -193,6 +193,42 @@ def sample(
     return base.decode(latents)
 
 
+class Summed(nn.Module):
+    """Several controls whose residuals are added without weights (arXiv 2302.05543, section 3.4).
+
+    Each reads its own three channels of the conditioning image, (B, 3 k, H, W).
+    """
+
+    def __init__(self, controls: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.controls = nn.ModuleList(controls)
+
+    def forward(self, latents: Tensor, timesteps: Tensor, text: Tensor, image: Tensor) -> Residuals:
+        """Return the sum of what every control gives for its own part of the image."""
+        parts = image.chunk(len(self.controls), dim=1)
+        found: Iterator[Residuals] = (
+            control(latents, timesteps, text, part) for control, part in zip(self.controls, parts, strict=True)
+        )
+        return reduce(_added, found)
+
+
+def _added(a: Residuals, b: Residuals) -> Residuals:
+    if a.weights and b.weights:
+        raise UserError("only one of several controls may train part of the U-Net; leave the other out")
+    middles = _sums(*([] if one.middle is None else [one.middle] for one in (a, b)))
+    return Residuals(
+        down=_sums(a.down, b.down),
+        middle=middles[0] if middles else None,
+        encoder=_sums(a.encoder, b.encoder),
+        weights={**a.weights, **b.weights},
+    )
+
+
+def _sums(a: Sequence[Tensor], b: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Return the sums of residuals in the same places; what only one side has stays as it is."""
+    return [x + y for x, y in zip(a, b, strict=True)] if a and b else a or b
+
+
 class _WithPromptAlone(nn.Module):
     """A control that acts on the second half of a batch, the branch with the prompt, with weighted residuals."""
 
@@ -233,6 +269,6 @@ def draw(
     conditioning: NDArray[np.uint8],
     settings: Sampling,
 ) -> NDArray[np.uint8]:
-    """Return an image, uint8 (B, S, S, 3), for each of B keys, prompts and conditioning images, uint8 (B, S, S, 3)."""
+    """Return images, uint8 (B, S, S, 3), of B keys, prompts and conditioning images, uint8 (B, S, S, 3 k)."""
     latents = initial_latents(base, conditioning.shape[1], keys, settings.eval_seed)
     return to_uint8(sample(base, control, latents, prompts, pixels(conditioning), settings))

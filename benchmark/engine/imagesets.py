@@ -9,7 +9,7 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark.base.errors import UserError
+from benchmark.base.errors import UserError, did_you_mean
 from benchmark.base.files import canonical_json, replace_file, sha256
 from benchmark.base.images import BadImage, decode_rgb, encode_png
 from benchmark.engine.datasets import BuiltDataset
@@ -106,6 +106,29 @@ def read_config(folder: Path) -> dict[str, Any]:
     """Return how the images of a finished folder were made."""
     config: dict[str, Any] = read_finished(folder, IMAGES)["config"]
     return config
+
+
+def steering(conditions: Sequence[dict[str, Any]], controls: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return how a configuration names what steers: one condition and control, or a list and the parts of a sum."""
+    if len(controls) == 1:
+        return {"condition": conditions[0], "control": controls[0]}
+    name = "+".join(str(control["name"]) for control in controls)
+    return {"condition": list(conditions), "control": {"name": name, "parts": list(controls)}}
+
+
+def scored_by(config: dict[str, Any], name: str | None) -> dict[str, Any]:
+    """Return a configuration with the one condition its images are scored by.
+
+    Raises:
+        UserError: Several steered, and none or another was named.
+    """
+    conditions = config["condition"] if isinstance(config["condition"], list) else [config["condition"]]
+    names = [str(condition["name"]) for condition in conditions]
+    if name is None and len(names) > 1:
+        raise UserError(f"these images follow several conditions; score one with --cond, allowed: {', '.join(names)}")
+    if name is not None and name not in names:
+        raise UserError(f'these images do not follow "{name}"; {did_you_mean(name, names)}')
+    return {**config, "condition": conditions[names.index(name) if name else 0]}
 
 
 def without_control(config: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import evaluate, generate, train
+from benchmark import evaluate, generate, leaderboard, train
 from benchmark.base.files import sha256
 from benchmark.contracts.records import Record
 from benchmark.engine import imagesets
@@ -134,6 +134,30 @@ def test_another_method_goes_the_same_way_under_its_own_name(home: Path) -> None
     assert evaluate.main(["--images", "runs/images/adapter", "--results", "others"]) == 0
     (record,) = (home / "others").rglob("*.json")
     assert read(record).method == spec == record.parent.name
+
+
+@pytest.mark.usefixtures("line")
+def test_two_runs_add_up_and_are_scored_by_either_condition(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    canny = [word if word != "seg" else "canny" for word in TRAIN]
+    assert train.main([*canny, "--out", "runs/edges"]) == 0
+    both = ["--run", "runs/mine", "--run", "runs/edges"]
+    assert generate.main([*GENERATE, *both, "--out", "runs/images/both"]) == 0
+    assert generate.main([*GENERATE, *both[2:], "--out", "runs/images/edges"]) == 0
+    drawn = [hashes(home / "runs/images" / name) for name in ("both", "mine", "edges")]
+    assert drawn[0] not in drawn[1:]
+    assert evaluate.main(["--images", "runs/images/both", "--results", "sums"]) == 2
+    assert "follow several conditions; score one with --cond, allowed: seg, canny" in last_error(capsys)
+    for name in ("seg", "canny"):
+        assert evaluate.main(["--images", "runs/images/both", "--results", "sums", "--cond", name]) == 0
+    records = [read(path) for path in (home / "sums").rglob("*.json")]
+    assert sorted(record.condition for record in records) == ["canny", "seg"]
+    assert {record.method for record in records} == {"controlnet@seg+controlnet@canny"}
+    assert len(records[0].environment["training"]["parts"]) == 2
+    seg = next(record for record in records if record.condition == "seg")
+    assert seg.comparability_key == read(next((home / "results").rglob("*.json"))).comparability_key
+    assert leaderboard.main(["--results", "sums"]) == 0
+    assert generate.main([*GENERATE, "--run", "runs/mine", "--run", "runs/mine"]) == 2
+    assert "follow the same condition" in last_error(capsys)
 
 
 def test_evaluating_again_leaves_the_record_as_it_is(line: Path) -> None:

@@ -6,13 +6,22 @@ import math
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, MultiControlNetModel
 from diffusers.training_utils import compute_snr
 from torch import Tensor
 
 from benchmark.base.errors import UserError
 from benchmark.engine.bases import Base
-from benchmark.engine.diffusion import SCHEDULERS, Sampling, denoise, initial_latents, loss, residual_weights, sample
+from benchmark.engine.diffusion import (
+    SCHEDULERS,
+    Sampling,
+    Summed,
+    denoise,
+    initial_latents,
+    loss,
+    residual_weights,
+    sample,
+)
 from benchmark.methods.controlnet import Control, Controlnet
 from benchmark.methods.t2i_adapter import T2IAdapter
 
@@ -181,6 +190,41 @@ def test_every_scheduler_solves_the_same_equation(base: Base, image: Tensor, con
     coarse, fine = (float((alone(base, image, n, scheduler) - converged).abs().mean()) for n in (5, 30))
     assert fine < 0.01
     assert coarse > 3 * fine
+
+
+@torch.no_grad()
+def test_several_controls_add_up_as_diffusers_adds_them(base: Base, control: Control, image: Tensor) -> None:
+    torch.manual_seed(5)
+    other = Controlnet(init="gaussian", std=0.05).build(base.unet, base.latent_scale).eval()
+    nets = MultiControlNetModel([control.controlnet, other.controlnet])
+    latents, t = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(3)), torch.tensor([500, 900])
+    text, second = base.encode_text(base.token_ids(PROMPTS)), 1 - image
+    down, middle = nets(latents, t, text, [image, second], [1.0, 1.0], return_dict=False)
+    both = Summed([control, other])(latents, t, text, torch.cat([image, second], dim=1))
+    torch.testing.assert_close([*both.down, both.middle], [*down, middle], rtol=1e-6, atol=1e-6)
+    alone = control(latents, t, text, image)
+    assert not torch.equal(both.middle, alone.middle)
+
+
+@torch.no_grad()
+def test_an_adapter_and_a_controlnet_add_up_each_in_its_own_place(base: Base, control: Control, image: Tensor) -> None:
+    adapter, text = T2IAdapter().build(base.unet, base.latent_scale), base.encode_text(base.token_ids(PROMPTS))
+    rest = (torch.randn(2, 4, 16, 16), torch.tensor([500, 900]), text)
+    both = Summed([adapter, control])(*rest, torch.cat([image, image], dim=1))
+    residuals = control(*rest, image)
+    assert all(torch.equal(a, b) for a, b in zip(both.encoder, adapter(*rest, image).encoder, strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip((*both.down, both.middle), (*residuals.down, residuals.middle), strict=True)
+    )
+
+
+def test_two_trained_decoders_cannot_be_added(base: Base, image: Tensor) -> None:
+    unlocked = Controlnet(unlocked=True).build(base.unet, base.latent_scale)
+    text = base.encode_text(base.token_ids(PROMPTS))
+    with pytest.raises(UserError, match="only one of several controls"):
+        Summed([unlocked, unlocked])(
+            torch.zeros(2, 4, 16, 16), torch.tensor([5, 9]), text, torch.cat([image, image], 1)
+        )
 
 
 def test_the_weights_are_those_of_the_paper_and_of_the_authors_code() -> None:
