@@ -163,7 +163,7 @@ def _trained(run: Path) -> _Control:
 
 
 def _sum(modules: "list[nn.Module]") -> "nn.Module | None":
-    from benchmark.engine.diffusion import Summed
+    from benchmark.engine.controls import Summed
 
     if len(modules) > 1:
         return Summed(modules).eval()

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial, reduce
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from benchmark.base.errors import UserError, did_you_mean
 from benchmark.base.seeds import Stream
 from benchmark.contracts.plugins import Residuals
 from benchmark.engine.bases import GUIDANCE, SOLVER, Base
+from benchmark.engine.controls import CONTROL_WEIGHTINGS, WithPromptAlone
 from benchmark.engine.latents import pixels, to_uint8
 
 # Deterministic solvers that read the whole of a base's schedule, a pure end included (arXiv 2305.08891).
@@ -34,12 +35,6 @@ SCHEDULERS: dict[str, type[SchedulerMixin]] = {
     "euler": EulerDiscreteScheduler,  # arXiv 2206.00364, algorithm 2 without noise
     "unipc": UniPCMultistepScheduler,  # arXiv 2302.04867
 }
-# How residuals act under classifier-free guidance. "uniform": alike, on both branches. The others act on the branch
-# with the prompt alone. "resolution": times the latents' side over the residual's, the 64 / h of arXiv 2302.05543,
-# section 3.4 (1 to 8 at 512 pixels). "guess": the guess mode of the authors' code, 0.825 to the power of a residual's
-# distance from the middle.
-CONTROL_WEIGHTINGS = ("uniform", "resolution", "guess")
-_GUESS_DECAY = 0.825
 
 
 @dataclass(frozen=True)
@@ -183,7 +178,7 @@ def sample(
     latents = latents.to(base.device) * scheduler.init_noise_sigma
     images = torch.cat([image, image]).to(base.device)
     if control is not None and settings.control_weighting != "uniform":
-        control = _WithPromptAlone(control, settings.control_weighting)
+        control = WithPromptAlone(control, settings.control_weighting)
     for timestep in scheduler.timesteps:
         pair = scheduler.scale_model_input(torch.cat([latents, latents]), timestep)
         prediction = denoise(base, control, pair, timestep, both, images, settings.conditioning_scale)
@@ -191,74 +186,6 @@ def sample(
         guided = without + settings.guidance_scale * (with_text - without)
         latents = scheduler.step(guided, timestep, latents, return_dict=False)[0]
     return base.decode(latents)
-
-
-class Summed(nn.Module):
-    """Several controls whose residuals are added without weights (arXiv 2302.05543, section 3.4).
-
-    Each reads its own three channels of the conditioning image, (B, 3 k, H, W).
-    """
-
-    def __init__(self, controls: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.controls = nn.ModuleList(controls)
-
-    def forward(self, latents: Tensor, timesteps: Tensor, text: Tensor, image: Tensor) -> Residuals:
-        """Return the sum of what every control gives for its own part of the image."""
-        parts = image.chunk(len(self.controls), dim=1)
-        found: Iterator[Residuals] = (
-            control(latents, timesteps, text, part) for control, part in zip(self.controls, parts, strict=True)
-        )
-        return reduce(_added, found)
-
-
-def _added(a: Residuals, b: Residuals) -> Residuals:
-    if a.weights and b.weights:
-        raise UserError("only one of several controls may train part of the U-Net; leave the other out")
-    middles = _sums(*([] if one.middle is None else [one.middle] for one in (a, b)))
-    return Residuals(
-        down=_sums(a.down, b.down),
-        middle=middles[0] if middles else None,
-        encoder=_sums(a.encoder, b.encoder),
-        weights={**a.weights, **b.weights},
-    )
-
-
-def _sums(a: Sequence[Tensor], b: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Return the sums of residuals in the same places; what only one side has stays as it is."""
-    return [x + y for x, y in zip(a, b, strict=True)] if a and b else a or b
-
-
-class _WithPromptAlone(nn.Module):
-    """A control that acts on the second half of a batch, the branch with the prompt, with weighted residuals."""
-
-    def __init__(self, control: nn.Module, weighting: str) -> None:
-        super().__init__()
-        self.control = control
-        self.weighting = weighting
-
-    def forward(self, latents: Tensor, timesteps: Tensor, text: Tensor, image: Tensor) -> Residuals:
-        """Return residuals (2 B, ...) that are zero in their first half."""
-        half = len(latents) // 2
-        found: Residuals = self.control(latents[half:], timesteps, text[half:], image[half:])
-        if found.middle is None:
-            raise UserError(
-                f"control weighting {self.weighting} is for methods with residuals at the skips; use uniform"
-            )
-        residuals = [*found.down, found.middle]
-        weights = residual_weights(self.weighting, latents.shape[-1], [residual.shape[-1] for residual in residuals])
-        both = [
-            torch.cat([torch.zeros_like(residual), residual * weight])
-            for residual, weight in zip(residuals, weights, strict=True)
-        ]
-        return found._replace(down=both[:-1], middle=both[-1])
-
-
-def residual_weights(weighting: str, latent_side: int, sides: Sequence[int]) -> list[float]:
-    """Return the weight of each residual, the middle last, from its side and that of the latents."""
-    if weighting == "resolution":
-        return [latent_side / side for side in sides]
-    return [_GUESS_DECAY ** (len(sides) - 1 - i) for i in range(len(sides))]
 
 
 def draw(

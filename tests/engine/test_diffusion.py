@@ -12,16 +12,8 @@ from torch import Tensor
 
 from benchmark.base.errors import UserError
 from benchmark.engine.bases import Base
-from benchmark.engine.diffusion import (
-    SCHEDULERS,
-    Sampling,
-    Summed,
-    denoise,
-    initial_latents,
-    loss,
-    residual_weights,
-    sample,
-)
+from benchmark.engine.controls import Summed, residual_weights
+from benchmark.engine.diffusion import SCHEDULERS, Sampling, denoise, initial_latents, loss, sample
 from benchmark.methods.controlnet import Control, Controlnet
 from benchmark.methods.t2i_adapter import T2IAdapter
 
@@ -266,7 +258,10 @@ def test_weighted_control_acts_on_the_branch_with_the_prompt_alone(
 
 def test_a_weighting_is_refused_for_a_method_without_residuals_at_the_skips(base: Base, image: Tensor) -> None:
     adapter, latents = T2IAdapter().build(base.unet, base.latent_scale), initial_latents(base, 64, ["a", "b"], 0)
-    with pytest.raises(UserError, match="control weighting guess is for methods with residuals at the skips"):
+    both = Summed([adapter, Controlnet().build(base.unet, base.latent_scale)])
+    with pytest.raises(UserError, match="control weighting guess is for residuals at the skips alone"):
+        sample(base, both, latents, PROMPTS, torch.cat([image, image], dim=1), Sampling(1, control_weighting="guess"))
+    with pytest.raises(UserError, match="control weighting guess is for residuals at the skips alone"):
         sample(base, adapter, latents, PROMPTS, image, Sampling(1, control_weighting="guess"))
 
 
