@@ -133,6 +133,8 @@ def _usable(samples: Iterator[Sample], resolution: int) -> tuple[list[_Usable], 
     usable, failed = [], {}
     for sample in samples:
         try:
+            if sample.fault is not None:
+                raise BadImage(sample.fault)
             usable.append(_prepare(sample, resolution))
         except BadImage as error:
             failed[sample.key] = str(error)

@@ -23,7 +23,7 @@ every_plugin = pytest.mark.parametrize(("family", "name"), _EVERY)
 @pytest.mark.parametrize(
     ("family", "some"),
     [
-        (Source, {"scenes", "folder", "hub"}),
+        (Source, {"scenes", "folder", "hub", "parquet", "webdataset"}),
         (Condition, {"canny", "seg"}),
         (Annotator, {"canny", "scenes"}),
         (Encoder, {"clip", "scenes"}),

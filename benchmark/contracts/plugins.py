@@ -45,6 +45,7 @@ class Sample:
         caption: The text, or None where the source has none.
         maps: Exact maps that come with the source, by condition name.
         tags: Structured truth about the picture, JSON values only.
+        fault: Why the source could not read the sample whole, or None; the row then fails for this reason.
     """
 
     key: str
@@ -52,6 +53,7 @@ class Sample:
     caption: str | None
     maps: Mapping[str, Map] = field(default_factory=dict)
     tags: Mapping[str, Any] = field(default_factory=dict)
+    fault: str | None = None
 
 
 @dataclass(frozen=True)

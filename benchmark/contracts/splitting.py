@@ -1,6 +1,9 @@
 """How a source without splits of its own is divided, and into which parts: by hashes of its keys, whatever the size."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from glob import glob
+from pathlib import Path
 
 from benchmark.base.errors import UserError
 from benchmark.base.seeds import hash64
@@ -32,3 +35,53 @@ def divide(keys: Sequence[str], held_out: int = HELD_OUT) -> dict[str, list[str]
 def held_out_share(count: int, held_out: int = HELD_OUT) -> int:
     """Return how many of `count` samples go to test, and to validation: a tenth, or a quarter where that is below 8."""
     return min(held_out, max(count // 10, min(8, count // 4), 1))
+
+
+def consecutive(count: int, held_out: int = HELD_OUT) -> dict[str, range]:
+    """Return the places of every part of samples that are read in their own order: the first are held out.
+
+    Raises:
+        UserError: Fewer than three samples.
+    """
+    if count < 3:
+        raise UserError(f"{count} samples are too few; a dataset needs at least 3: one each for train, val and test")
+    share = held_out_share(count, held_out)
+    train = range(2 * share, count, PART)
+    return {
+        "test-000000": range(share),
+        "val-000000": range(share, 2 * share),
+        **{f"train-{i:06d}": range(start, min(start + PART, count)) for i, start in enumerate(train)},
+    }
+
+
+def in_files(places: range, ends: Sequence[int]) -> Iterator[tuple[int, range]]:
+    """Yield (file, places inside it) of consecutive places over files; `ends` are the files' cumulative counts."""
+    start = 0
+    for file, end in enumerate(ends):
+        first, last = max(places.start, start), min(places.stop, end)
+        if first < last:
+            yield file, range(first - start, last - start)
+        start = end
+
+
+def matching(pattern: str, suffix: str) -> list[Path]:
+    """Return the files a glob names, sorted, or those with a suffix in a folder.
+
+    Raises:
+        UserError: There are none.
+    """
+    if Path(pattern).is_dir():
+        found = sorted(Path(pattern).glob(f"*{suffix}"))
+    else:
+        found = sorted(Path(name) for name in glob(pattern, recursive=True))  # noqa: PTH207 - a pattern may be absolute
+    if not found:
+        raise UserError(
+            f'"{pattern}" names no {suffix} file; give a folder of them, or a pattern such as data/*{suffix}'
+        )
+    return found
+
+
+def labels(files: Sequence[Path]) -> list[str]:
+    """Return a name for each file, unique and the same wherever their common folder lies: its path there, no suffix."""
+    common = os.path.commonpath([file.parent for file in files])
+    return [file.relative_to(common).with_suffix("").as_posix() for file in files]

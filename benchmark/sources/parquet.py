@@ -1,0 +1,110 @@
+"""Parquet files with a column of encoded images, as Hugging Face `datasets` and others write them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from benchmark.base.errors import UserError, did_you_mean
+from benchmark.base.files import canonical_json, sha256, sha256_file
+from benchmark.contracts.plugins import Part, Sample, Source
+from benchmark.contracts.splitting import consecutive, in_files, labels, matching
+
+_CAPTIONS = ("text", "caption", "prompt")
+
+
+@dataclass(frozen=True)
+class Parquet(Source):
+    """Rows of Parquet files, in their own order, so shuffle them first if they are sorted.
+
+    The first rows of that order are held out from training. A row whose image is null fails, named in the ledger.
+
+    Attributes:
+        path: A pattern such as ``data/*.parquet``, or a folder of Parquet files.
+        image: Column of images: bytes, or a struct with ``bytes`` as `datasets` writes it.
+        caption: Column of captions; by default the first of text, caption, prompt that exists.
+    """
+
+    path: str
+    image: str = "image"
+    caption: str | None = None
+
+    @cached_property
+    def _files(self) -> list[Path]:
+        files = matching(self.path, ".parquet")
+        for file in files:
+            self._check(file)
+        return files
+
+    def _check(self, file: Path) -> None:
+        schema = _open(file).schema_arrow
+        for column in filter(None, (self.image, self.caption)):
+            if column not in schema.names:
+                raise UserError(f'{file} has no column "{column}"; {did_you_mean(column, schema.names)}')
+        kind = schema.field(self.image).type
+        if pa.types.is_struct(kind):
+            kind = next((kind.field(i).type for i in range(kind.num_fields) if kind.field(i).name == "bytes"), None)
+        if kind is None or not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+            raise UserError(f'{file}: the column "{self.image}" holds no encoded images; give image=COLUMN')
+
+    @cached_property
+    def _labels(self) -> list[str]:
+        return labels(self._files)
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        return list(accumulate(_open(file).metadata.num_rows for file in self._files))
+
+    @cached_property
+    def _parts(self) -> dict[str, range]:
+        return consecutive(self._ends[-1])
+
+    def identity(self) -> dict[str, Any]:
+        """Return the number of rows and a hash over the files' names and content."""
+        rows = [(label, sha256_file(file)) for label, file in zip(self._labels, self._files, strict=True)]
+        return {"num_samples": self._ends[-1], "content_sha256": sha256(canonical_json(rows))}
+
+    def parts(self) -> Iterator[Part]:
+        """Yield the test part, the validation part, then training parts."""
+        yield from (Part(name, len(places)) for name, places in self._parts.items())
+
+    def read(self, part: Part, resolution: int) -> Iterator[Sample]:
+        """Yield the rows of a part, images as the files hold them."""
+        for file, places in in_files(self._parts[part.name], self._ends):
+            path = self._files[file]
+            caption = self.caption or next((n for n in _CAPTIONS if n in _open(path).schema_arrow.names), None)
+            wanted = [column for column in (self.image, caption) if column]
+            for number, row in _rows(path, places, wanted):
+                text = row[caption] if caption else None
+                key = f"{self._labels[file]}/{number:08d}"
+                yield Sample(key, _bytes(row[self.image]), None if text is None else str(text))
+
+
+def _open(file: Path) -> parquet.ParquetFile:
+    try:
+        return parquet.ParquetFile(file, page_checksum_verification=True)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{file} is no whole Parquet file ({str(error).splitlines()[0]}); fetch it again") from None
+
+
+def _rows(file: Path, places: range, columns: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (number, row) for a range of a file's rows, of whose row groups only those that hold them are read."""
+    opened, start = _open(file), 0
+    for group in range(opened.num_row_groups):
+        end = start + opened.metadata.row_group(group).num_rows
+        first, last = max(places.start, start), min(places.stop, end)
+        if first < last:
+            part = opened.read_row_group(group, columns=columns).slice(first - start, last - first)
+            yield from enumerate(part.to_pylist(), first)
+        start = end
+
+
+def _bytes(value: dict[str, Any] | bytes | None) -> bytes:
+    """Return the encoded image of a cell; empty where it is null."""
+    inside = value.get("bytes") if isinstance(value, dict) else value
+    return inside or b""

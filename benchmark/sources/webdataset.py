@@ -1,0 +1,122 @@
+"""Tar files as webdataset writes them: members that share a name up to its first dot are one sample."""
+
+import json
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from benchmark.base.errors import UserError
+from benchmark.base.files import canonical_json, sha256, sha256_file
+from benchmark.contracts.plugins import Part, Sample, Source
+from benchmark.contracts.splitting import consecutive, in_files, labels, matching
+
+_IMAGES = ("jpg", "jpeg", "png", "webp")
+_CAPTIONS = ("text", "caption", "prompt")
+
+Members = dict[str, tuple[int, int]]  # extension to (first byte, number of bytes)
+
+
+@dataclass(frozen=True)
+class Webdataset(Source):
+    """Samples of uncompressed tars, in their own order, so shuffle them first if they are sorted.
+
+    The first samples of that order are held out from training. Members are never unpacked: what an archive calls its
+    files decides keys alone. A sample without an image, or with a caption that cannot be read, is a row that fails.
+
+    Attributes:
+        path: A pattern such as ``data/*.tar``, or a folder of tars.
+        caption: Extension of the caption, or the field of a ``json`` member; by default ``txt``, then the first of
+            text, caption and prompt in ``json``.
+    """
+
+    path: str
+    caption: str | None = None
+
+    @cached_property
+    def _tars(self) -> list[Path]:
+        return matching(self.path, ".tar")
+
+    @cached_property
+    def _labels(self) -> list[str]:
+        return labels(self._tars)
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        return list(accumulate(len(_index(tar)) for tar in self._tars))
+
+    @cached_property
+    def _parts(self) -> dict[str, range]:
+        return consecutive(self._ends[-1])
+
+    def identity(self) -> dict[str, Any]:
+        """Return the number of samples and a hash over the tars' names and content."""
+        rows = [(label, sha256_file(tar)) for label, tar in zip(self._labels, self._tars, strict=True)]
+        return {"num_samples": self._ends[-1], "content_sha256": sha256(canonical_json(rows))}
+
+    def parts(self) -> Iterator[Part]:
+        """Yield the test part, the validation part, then training parts."""
+        yield from (Part(name, len(places)) for name, places in self._parts.items())
+
+    def read(self, part: Part, resolution: int) -> Iterator[Sample]:
+        """Yield the samples of a part, images as the tars hold them."""
+        for file, places in in_files(self._parts[part.name], self._ends):
+            tar = self._tars[file]
+            samples = list(_index(tar).items())[places.start : places.stop]
+            with tar.open("rb") as archive:
+                for key, members in samples:
+                    content = {name: _bytes(archive, *where) for name, where in members.items()}
+                    yield self._sample(f"{self._labels[file]}/{key}", content)
+
+    def _sample(self, key: str, content: dict[str, bytes]) -> Sample:
+        image = next((content[name] for name in _IMAGES if name in content), b"")
+        try:
+            return Sample(key, image, self._caption_of(content))
+        except ValueError as error:  # of decoding text or JSON
+            return Sample(key, image, None, fault=f"the caption cannot be read ({error})")
+
+    def _caption_of(self, content: dict[str, bytes]) -> str | None:
+        if (name := self.caption or "txt") in content:
+            return content[name].decode("utf-8").strip()
+        fields = json.loads(content["json"]) if "json" in content else {}
+        if not isinstance(fields, dict):
+            raise ValueError("the json member is no object")
+        names = (self.caption,) if self.caption else _CAPTIONS
+        return next((str(fields[name]) for name in names if fields.get(name) is not None), None)
+
+
+@lru_cache(maxsize=2)
+def _index(tar: Path) -> dict[str, Members]:
+    """Return where the members of every sample lie in a tar, in the order of their first members.
+
+    Raises:
+        UserError: The tar is compressed, damaged or cut off, or holds a member twice.
+    """
+    samples: dict[str, Members] = {}
+    try:
+        with tarfile.open(tar, "r:") as archive:
+            for member in archive:
+                if member.isfile():
+                    key, extension = _split(member.name)
+                    if extension in samples.setdefault(key, {}):
+                        raise UserError(f"{tar} holds {member.name} twice; write it again with keys that differ")
+                    samples[key][extension] = (member.offset_data, member.size)
+    except (tarfile.TarError, OSError) as error:
+        raise UserError(f"{tar} is no whole, uncompressed tar ({error}); unpack .tar.gz, or fetch it again") from None
+    return {key: members for key, members in samples.items() if members}
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Return (key, extension in lower case): the key ends at the first dot of the last part of the path."""
+    folder, _, file = name.rpartition("/")
+    stem, _, extension = file.partition(".")
+    return (f"{folder}/{stem}" if folder else stem), extension.lower()
+
+
+def _bytes(archive: Any, start: int, size: int) -> bytes:
+    archive.seek(start)
+    data: bytes = archive.read(size)
+    return data

@@ -1,0 +1,191 @@
+"""Sources that are read in their own order: tars of samples, and Parquet files as `datasets` writes them."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+from datasets import Dataset, Features, Image, Value
+from pyarrow import parquet as pq
+
+from benchmark import build
+from benchmark.base.errors import UserError
+from benchmark.contracts.plugins import Sample, Source
+from benchmark.contracts.splitting import consecutive, in_files
+from benchmark.engine.datasets import BuiltDataset
+from benchmark.sources.parquet import Parquet
+from benchmark.sources.webdataset import Webdataset
+
+
+def write_tar(path: Path, members: list[tuple[str, bytes]]) -> Path:
+    with tarfile.open(path, "w") as archive:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+@pytest.fixture
+def pictures(photos: Path) -> list[bytes]:
+    return [path.read_bytes() for path in sorted(photos.rglob("*.*"))]
+
+
+@pytest.fixture
+def tars(pictures: list[bytes], tmp_path: Path) -> Path:
+    """Two tars of 14 and 10 samples, captions as txt in one and in json in the other, members in no order."""
+    folder = tmp_path / "tars"
+    folder.mkdir()
+    first = [(f"{i:04d}.jpg", data) for i, data in enumerate(pictures[:14])]
+    first += [(f"{i:04d}.txt", f"caption {i}\n".encode()) for i in reversed(range(14))]
+    second = []
+    for i, data in enumerate(pictures[14:]):
+        second += [(f"{i:04d}.json", json.dumps({"caption": f"json {i}", "url": "x"}).encode()), (f"{i:04d}.png", data)]
+    write_tar(folder / "00000.tar", first)
+    write_tar(folder / "00001.tar", second)
+    return folder
+
+
+@pytest.fixture
+def table(pictures: list[bytes], tmp_path: Path) -> Path:
+    """Two Parquet files with small row groups, as `datasets` writes them."""
+    folder = tmp_path / "table"
+    folder.mkdir()
+    features = Features({"image": Image(), "text": Value("string"), "more": Value("int64")})
+    for file, (start, stop) in enumerate([(0, 14), (14, 24)]):
+        rows = {
+            "image": [{"bytes": data, "path": None} for data in pictures[start:stop]],
+            "text": [f"caption {i}" for i in range(start, stop)],
+            "more": list(range(start, stop)),
+        }
+        Dataset.from_dict(rows, features=features).to_parquet(str(folder / f"{file}.parquet"), batch_size=4)
+    assert pq.ParquetFile(folder / "0.parquet").num_row_groups > 2
+    return folder
+
+
+def samples(source: Source) -> list[Sample]:
+    found = [sample for part in source.parts() for sample in source.read(part, 64)]
+    assert len({sample.key for sample in found}) == len(found)
+    assert sum(part.num_samples for part in source.parts()) == len(found)
+    return found
+
+
+def test_tars_give_every_sample_once_in_their_own_order(tars: Path, pictures: list[bytes]) -> None:
+    found = samples(Webdataset(str(tars)))
+    assert [sample.image for sample in found] == pictures
+    assert [sample.caption for sample in found] == [
+        *(f"caption {i}" for i in range(14)),
+        *(f"json {i}" for i in range(10)),
+    ]
+    assert [found[0].key, found[14].key] == ["00000/0000", "00001/0000"]
+    assert samples(Webdataset(str(tars / "*.tar"))) == found
+
+
+def test_parquet_files_give_every_row_once_in_their_own_order(table: Path, pictures: list[bytes]) -> None:
+    found = samples(Parquet(str(table)))
+    assert [sample.image for sample in found] == pictures
+    assert [sample.caption for sample in found] == [f"caption {i}" for i in range(24)]
+    assert [found[0].key, found[14].key] == ["0/00000000", "1/00000000"]
+    assert samples(Parquet(str(table / "*.parquet"), caption="more"))[3].caption == "3"
+
+
+@pytest.mark.parametrize("kind", ["webdataset", "parquet"])
+def test_they_build_a_dataset_whose_splits_share_no_sample(kind: str, tars: Path, table: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    source = f"{kind}:{tars if kind == 'webdataset' else table}"
+    words = ["--cond", "canny", "--source", source, "--resolution", "64", "--workers", "1", "--out", str(out)]
+    assert build.main(words) == 0
+    dataset = BuiltDataset.open(out)
+    keys = [row["key"] for split in ("train", "val", "test") for row in dataset.rows(split, ["key"])]
+    assert len(keys) == len(set(keys)) == 24
+    assert len(list(dataset.rows("train", ["key"]))) == 12
+
+
+def test_two_files_of_one_name_in_two_folders_keep_their_keys_apart(tars: Path) -> None:
+    for name in ("a", "b"):
+        (tars / name).mkdir()
+        (tars / name / "x.tar").write_bytes((tars / "00001.tar").read_bytes())
+    found = samples(Webdataset(str(tars / "*" / "x.tar")))
+    assert len(found) == 20
+    assert found[0].key == "a/x/0000"
+
+
+def test_a_sample_without_an_image_is_a_row_that_fails(pictures: list[bytes], tmp_path: Path) -> None:
+    members = [(f"{i}.jpg", data) for i, data in enumerate(pictures[:6])]
+    write_tar(tmp_path / "t.tar", [("lonely.txt", b"no picture"), *members])
+    found = samples(Webdataset(str(tmp_path)))
+    assert (found[0].key, found[0].image, found[0].caption) == ("t/lonely", b"", "no picture")
+
+
+def test_names_that_lead_out_of_the_archive_and_links_touch_nothing(pictures: list[bytes], tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "t.tar", [(f"../../{i}.jpg", data) for i, data in enumerate(pictures[:4])])
+    with tarfile.open(path, "a") as archive:
+        link = tarfile.TarInfo("link.jpg")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    assert [sample.image for sample in samples(Webdataset(str(path)))] == pictures[:4]
+
+
+def test_another_content_is_another_identity(tars: Path, table: Path, pictures: list[bytes]) -> None:
+    before = [Webdataset(str(tars)).identity(), Parquet(str(table)).identity()]
+    assert before == [Webdataset(str(tars)).identity(), Parquet(str(table / "*")).identity()]
+    assert before[0]["num_samples"] == before[1]["num_samples"] == 24
+    write_tar(tars / "00002.tar", [("a.jpg", pictures[0])])
+    (table / "1.parquet").unlink()
+    after = [Webdataset(str(tars)).identity(), Parquet(str(table)).identity()]
+    assert all(a != b for a, b in zip(before, after, strict=True))
+
+
+def test_a_tar_that_is_cut_off_or_compressed_is_named(tars: Path, tmp_path: Path) -> None:
+    whole = (tars / "00000.tar").read_bytes()
+    for name, data in (("cut.tar", whole[: len(whole) // 2]), ("noise.tar", b"\x1f\x8b" + whole[2:])):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(UserError, match=f"{name} is no whole, uncompressed tar"):
+            samples(Webdataset(str(tmp_path / name)))
+
+
+def test_a_member_that_comes_twice_is_named(pictures: list[bytes], tmp_path: Path) -> None:
+    write_tar(tmp_path / "t.tar", [("a.jpg", pictures[0]), ("a.jpg", pictures[1])])
+    with pytest.raises(UserError, match=r"holds a\.jpg twice"):
+        samples(Webdataset(str(tmp_path)))
+
+
+@pytest.mark.parametrize(("name", "data"), [("a.txt", b"\xff"), ("a.json", b"{"), ("a.json", b"[1]")])
+def test_a_caption_that_cannot_be_read_fails_its_row_alone(
+    name: str, data: bytes, pictures: list[bytes], tmp_path: Path
+) -> None:
+    folder, out = tmp_path / "tars", tmp_path / "out"
+    folder.mkdir()
+    write_tar(
+        folder / "t.tar",
+        [(name, data), *((f"{x}.jpg", picture) for x, picture in zip("abcdefgh", pictures[:8], strict=True))],
+    )
+    words = ["--cond", "canny", "--source", f"webdataset:{folder}", "--resolution", "64", "--workers", "1"]
+    assert build.main([*words, "--out", str(out), "--max-failed", "1"]) == 0
+    (reason,) = BuiltDataset.open(out).manifest.failed.values()
+    assert "the caption cannot be read" in reason
+
+
+def test_a_damaged_parquet_file_or_a_wrong_column_is_named(table: Path, tmp_path: Path) -> None:
+    (tmp_path / "cut.parquet").write_bytes((table / "0.parquet").read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"cut\.parquet is no whole Parquet file"):
+        samples(Parquet(str(tmp_path / "cut.parquet")))
+    with pytest.raises(UserError, match='no column "imge"; did you mean "image"'):
+        samples(Parquet(str(table), image="imge"))
+    with pytest.raises(UserError, match='the column "text" holds no encoded images'):
+        samples(Parquet(str(table), image="text"))
+
+
+@pytest.mark.parametrize("source", [Webdataset("nowhere/*.tar"), Parquet("nowhere")])
+def test_a_pattern_without_files_is_refused(source: Source) -> None:
+    with pytest.raises(UserError, match=r"names no .* file"):
+        list(source.parts())
+
+
+def test_places_over_files_are_all_of_them_once() -> None:
+    ends, parts = [3, 3, 10, 24], consecutive(24).values()
+    found = [(file, place) for part in parts for file, inside in in_files(part, ends) for place in inside]
+    assert found == [(0, i) for i in range(3)] + [(2, i) for i in range(7)] + [(3, i) for i in range(14)]
+    with pytest.raises(UserError, match="2 samples are too few"):
+        consecutive(2)
