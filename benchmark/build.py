@@ -37,7 +37,7 @@ class Build:
     """Build a paired dataset; the same command again resumes, and with a larger --size it grows."""
 
     cond: tuple[str, ...] = option("condition, as in seg or canny,low=100,high=200; may be given again", ())
-    source: str = option("where samples come from: scenes, folder:PATH, hub:NAME_OR_PATH", "scenes")
+    source: str = option("scenes, folder:PATH, hub:NAME_OR_PATH, parquet:FILES or webdataset:FILES", "scenes")
     size: int = option("training pairs, up to the next whole shard: 500, 10k, 1m, tiny, small, large", 1000, parse_size)
     resolution: int = option("pixels a side", 64, positive)
     annotator: tuple[str, ...] = option("what makes the maps, in the order of --cond, instead of the default", ())
@@ -215,9 +215,10 @@ def build(form: Build) -> BuiltDataset:
 
 
 def default_folder(plan: Plan) -> Path:
-    """Return ``datasets/<source>-<conditions>-<resolution>``; a source with a path is named by its last part."""
+    """Return ``datasets/<source>-<conditions>-<resolution>``; a source with a path is named by its last plain part."""
     source, conditions = plan.source, "-".join(c["name"] for c in plan.conditions)
-    inside = f"-{Path(source['path']).name}" if "path" in source else ""
+    parts = [part for part in Path(source.get("path", "")).parts if not set(part) & set("*?[]")]
+    inside = f"-{Path(parts[-1]).name}" if parts else ""
     return Path("datasets") / f"{source['name']}{inside}-{conditions}-{plan.resolution}"
 
 

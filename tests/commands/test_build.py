@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from benchmark.base.errors import UserError
-from benchmark.build import Build, main, make_plan
+from benchmark.build import Build, default_folder, main, make_plan
 from benchmark.engine.datasets import BuiltDataset
 from benchmark.scenes.palette import KINDS, SEG_COLOURS
 from benchmark.scenes.splits import example
@@ -373,3 +374,18 @@ def test_no_flipped_bit_is_ever_read_as_data(region: str, tiny: Path) -> None:
     assert silent == []
     assert messages
     assert all(file.name in message for message in messages)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("tars/*.tar", "folder-tars-canny-64"),
+        ("a/photos", "folder-photos-canny-64"),
+        ("user/name", "folder-name-canny-64"),
+    ],
+)
+def test_a_dataset_is_named_by_the_last_plain_part_of_its_source(path: str, name: str, tiny_dataset: Path) -> None:
+    plan = BuiltDataset.open(tiny_dataset).plan
+    only = [condition for condition in plan.conditions if condition["name"] == "canny"]
+    other = replace(plan, source={"name": "folder", "path": path}, conditions=only)
+    assert default_folder(other) == Path("datasets") / name
