@@ -155,8 +155,10 @@ def _trained(run: Path) -> _Control:
     from benchmark.engine.runs import RUN, read_finished
     from benchmark.engine.training import checkpoint_step, newest_checkpoint
 
-    config = read_finished(run, RUN)["config"]
-    checkpoint = newest_checkpoint(run)
+    record = read_finished(run, RUN)
+    if record["status"] == "diverged":
+        raise UserError(f"{run} diverged ({record['reason']}); a run without an end has nothing to draw with")
+    config, checkpoint = record["config"], newest_checkpoint(run)
     module = registry.remake(Method, config["method"]).load(str(checkpoint))
     words = {"name": run.resolve().name, "run": str(run), "step": checkpoint_step(checkpoint), **config}
     return _Control(module.eval(), config["condition"]["name"], words)

@@ -14,8 +14,8 @@ from benchmark.cli import main as cli_main
 from benchmark.cli import option
 from benchmark.contracts.records import Score
 from benchmark.engine.board import ANCHORS, Cell, Row, Section, frame, sections
-from benchmark.engine.records import read_records
-from benchmark.numbers.seeds import ONSET, Spread
+from benchmark.engine.records import read_failures, read_records
+from benchmark.numbers.seeds import ONSET, Share, Spread
 
 _TEMPLATES = Path(__file__).parent / "board"
 
@@ -50,6 +50,11 @@ def shown_onsets(cell: Cell) -> str:
     return f"{', '.join(map(str, cell.onsets)) or 'never'} ({len(cell.onsets)} of {len(cell.rows)})"
 
 
+def shown_failures(failures: Share) -> str:
+    """Return failed runs with the interval of their rate: ``0 of 3 [0.00, 0.56]``."""
+    return f"{failures.count} of {failures.total} [{failures.low:.2f}, {failures.high:.2f}]"
+
+
 def shown_epochs(row: Row) -> str:
     """Return images seen over images there are, with less than one called by its name."""
     if row.epochs is None:
@@ -68,7 +73,7 @@ def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=loader, autoescape=escaped, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    helpers = (shown, shown_spread, shown_onsets, shown_epochs)
+    helpers = (shown, shown_spread, shown_onsets, shown_failures, shown_epochs)
     environment.globals |= {helper.__name__: helper for helper in helpers} | {"onset": ONSET}
     return environment
 
@@ -102,7 +107,7 @@ def leaderboard(form: Leaderboard) -> bool:
         raise UserError(
             f"{form.results} holds no record; make one with python -m benchmark.evaluate --results {form.results}"
         )
-    board = sections(records)
+    board = sections(records, read_failures(form.results).values())
     text, path = markdown(board).encode(), form.results / "README.md"
     current = path.exists() and path.read_bytes() == text
     if form.check:

@@ -4,15 +4,21 @@ import itertools
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from benchmark import registry
 from benchmark.base.console import say
 from benchmark.base.errors import UserError, did_you_mean
+from benchmark.base.files import canonical_json, sha256
 from benchmark.build import Build, build, default_folder, make_plan
 from benchmark.cli import main as cli_main
 from benchmark.cli import non_negative, option, positive
-from benchmark.engine.runs import RUN, read_status
+from benchmark.contracts.plugins import Method
+from benchmark.contracts.records import Failure
+from benchmark.engine.records import write_failure
+from benchmark.engine.runs import RUN, read_finished, read_status
 from benchmark.evaluate import Evaluate, evaluate
 from benchmark.generate import Generate, generate
 from benchmark.leaderboard import Leaderboard, leaderboard
@@ -159,6 +165,7 @@ def run(design: Design, rank: int = 0, world: int = 1) -> None:
         if _train(cell.train):
             _judge(cell, design.results)
         else:
+            write_failure(design.results, _failure(cell.train))
             diverged.append(str(cell.train.out))
     if diverged:
         say(f"{len(diverged)} of {len(mine)} runs diverged: {', '.join(diverged)}")
@@ -176,6 +183,25 @@ def _train(form: Train) -> bool:
         if read_status(form.out, RUN) != "diverged":
             raise
     return read_status(form.out, RUN) != "diverged"
+
+
+def _failure(form: Train) -> Failure:
+    """Return the record of a run that diverged."""
+    assert form.out is not None
+    run = read_finished(form.out, RUN)
+    config, dataset = run["config"], {k: v for k, v in run["config"]["dataset"].items() if k != "path"}
+    training = {**config, "dataset": dataset}
+    return Failure(
+        failure_id=sha256(canonical_json(training))[:16],
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        dataset=dataset,
+        condition=config["condition"]["name"],
+        method=registry.spec(registry.remake(Method, config["method"])),
+        base=config["base"],
+        training=training,
+        reason=run["reason"],
+        environment=run["provenance"],
+    )
 
 
 def _judge(cell: Cell, results: Path) -> None:

@@ -100,6 +100,21 @@ class Counts(_Frozen):
     failed: int
 
 
+class Failure(_Frozen):
+    """A training that ended without weights to judge; it stays on the board as part of a failure rate."""
+
+    schema_version: Literal[1] = 1
+    failure_id: str
+    created: str
+    dataset: dict[str, Any]
+    condition: str
+    method: str
+    base: str
+    training: dict[str, Any]
+    reason: str
+    environment: dict[str, Any]
+
+
 class Record(_Frozen):
     """One evaluation of one run: immutable, self-describing, enough to make the board from."""
 

@@ -1,15 +1,16 @@
 """The board as data: records that may be compared, in order, with rank groups, and runs that differ in seeds alone."""
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.base.files import canonical_json
-from benchmark.contracts.records import Anchored, Record, Score
-from benchmark.numbers.seeds import Spread, onset, spread
+from benchmark.contracts.records import Anchored, Failure, Record, Score
+from benchmark.numbers.seeds import Share, Spread, onset, share, spread
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,16 +53,19 @@ class Row:
         """All that decides the weights but the seeds and which draw of the data it was."""
         if not self.training:
             return canonical_json(self.record.evaluation_id)
-        same = {key: value for key, value in self.training.items() if key not in ("name", "step", "replicate")}
-        recipe = {key: value for key, value in same["recipe"].items() if key != "seeds"}
-        return canonical_json({**same, "recipe": recipe, "method": same.get("method", self.record.method)})
+        return recipe_of(self.training, self.record.method)
+
+    @cached_property
+    def probes(self) -> list[dict[str, Any]]:
+        """The rows of the curve beside the record that hold a probe; none where there is no curve or it was not probed."""
+        curve = self.path.with_suffix(".jsonl")
+        rows = [json.loads(line) for line in curve.read_text().splitlines()] if curve.exists() else []
+        return [row for row in rows if "probe" in row]
 
     @cached_property
     def onset(self) -> int | None:
-        """The update from which the condition was followed, by the curve beside the record; None if it never was."""
-        curve = self.path.with_suffix(".jsonl")
-        lines = curve.read_text().splitlines() if curve.exists() else []
-        return onset([json.loads(line) for line in lines], self.headline)
+        """The update from which the condition was followed; None if it never was, or was not probed."""
+        return onset(self.probes, self.headline)
 
     @property
     def epochs(self) -> float | None:
@@ -72,11 +76,24 @@ class Row:
         return float(recipe["steps"] * recipe["batch"] / self.training["num_samples"])
 
 
+def recipe_of(training: dict[str, Any], method: str) -> bytes:
+    """Return what two trainings share that differ in seeds and the draw of their data alone."""
+    same = {key: value for key, value in training.items() if key not in ("name", "step", "replicate")}
+    recipe = {key: value for key, value in same["recipe"].items() if key != "seeds"}
+    return canonical_json({**same, "recipe": recipe, "method": same.get("method", method)})
+
+
 @dataclass(frozen=True)
 class Cell:
-    """Runs that differ in their seeds or the draw of their data alone: what the board says of robustness."""
+    """Runs that differ in their seeds or the draw of their data alone: what the board says of robustness.
+
+    Attributes:
+        rows: Those that ended with weights.
+        diverged: How many did not.
+    """
 
     rows: tuple[Row, ...]
+    diverged: int = 0
 
     @property
     def control(self) -> Spread | None:
@@ -90,14 +107,28 @@ class Cell:
         """The updates at which control began, ascending, of the runs in which it did."""
         return sorted(row.onset for row in self.rows if row.onset is not None)
 
+    @property
+    def failures(self) -> Share:
+        """Runs that diverged or never followed the condition, of all; one that was not probed counts as none."""
+        never = sum(row.onset is None and bool(row.probes) for row in self.rows)
+        return share(self.diverged + never, len(self.rows) + self.diverged)
+
 
 @dataclass(frozen=True)
 class Section:
-    """Rows that may be compared: they share a comparability key."""
+    """Rows that may be compared: they share a comparability key.
+
+    Attributes:
+        key: The comparability key.
+        title: In words.
+        rows: Best first.
+        failures: Trainings on the same dataset and condition that ended without weights.
+    """
 
     key: str
     title: str
     rows: tuple[Row, ...]
+    failures: tuple[Failure, ...] = ()
 
     @property
     def cells(self) -> list[Cell]:
@@ -105,20 +136,23 @@ class Section:
         groups: dict[bytes, list[Row]] = {}
         for row in self.rows:
             groups.setdefault(row.recipe, []).append(row)
-        return [Cell(tuple(rows)) for rows in groups.values()]
+        failed = Counter(recipe_of(failure.training, failure.method) for failure in self.failures)
+        return [Cell(tuple(rows), failed[recipe]) for recipe, rows in groups.items()]
 
 
-def sections(records: dict[Path, Record]) -> list[Section]:
+def sections(records: dict[Path, Record], failures: Iterable[Failure] = ()) -> list[Section]:
     """Return the records by comparability key, best normalised control first, with rank groups."""
+    failed = list(failures)
     keys: dict[str, list[tuple[Path, Record]]] = {}
     for path, record in records.items():
         keys.setdefault(record.comparability_key, []).append((path, record))
-    made = [_section(key, items) for key, items in keys.items()]
+    made = [_section(key, items, failed) for key, items in keys.items()]
     return sorted(made, key=lambda section: (section.title, section.key))
 
 
-def _section(key: str, items: list[tuple[Path, Record]]) -> Section:
+def _section(key: str, items: list[tuple[Path, Record]], failures: list[Failure]) -> Section:
     first = items[0][1]
+    here = [f for f in failures if (f.dataset["name"], f.condition) == (first.dataset["name"], first.condition)]
     title = (
         f"{first.condition} on {first.dataset['name']}, base {first.base}, prompts {first.generation['prompts']}, "
         f"n = {first.dataset['n']}"
@@ -126,7 +160,7 @@ def _section(key: str, items: list[tuple[Path, Record]]) -> Section:
     ordered = sorted(items, key=lambda item: -_control(item[1]))
     groups = _groups([record.reconstruction[record.headline].normalised for _, record in ordered])
     rows = [Row(p, r, g) for (p, r), g in zip(ordered, groups, strict=True)]
-    return Section(key, title, tuple(rows))
+    return Section(key, title, tuple(rows), tuple(here))
 
 
 def _control(record: Record) -> float:

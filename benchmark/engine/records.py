@@ -2,12 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from benchmark.base.errors import UserError
 from benchmark.base.files import create_once, pretty_json
-from benchmark.contracts.records import Record
+from benchmark.contracts.records import Failure, Record
+
+F = TypeVar("F", bound=BaseModel)
+_FAILED = ".failed.json"
 
 
 def record_path(root: Path, dataset: str, condition: str, method: str, evaluation_id: str) -> Path:
@@ -22,14 +26,26 @@ def write_record(root: Path, record: Record) -> Path:
     return path
 
 
+def write_failure(root: Path, failure: Failure) -> Path:
+    """Keep a failure beside the records of its method; one with the same id is left as it is."""
+    folder = root / str(failure.dataset["name"]) / failure.condition / failure.method
+    path = folder / f"{failure.failure_id}{_FAILED}"
+    create_once(path, pretty_json(failure.model_dump(mode="json")))
+    return path
+
+
 def read_record(path: Path) -> Record:
     """Return a record.
 
     Raises:
         UserError: A file that is no valid record.
     """
+    return _read(path, Record)
+
+
+def _read(path: Path, kind: type[F]) -> F:
     try:
-        return Record.model_validate(json.loads(path.read_bytes()))
+        return kind.model_validate(json.loads(path.read_bytes()))
     except (ValidationError, json.JSONDecodeError, UnicodeDecodeError) as error:
         first = str(error).replace("\n", " ")[:200]
         raise UserError(f"{path} is no valid record ({first}); remove it or restore it") from None
@@ -41,4 +57,13 @@ def read_records(root: Path) -> dict[Path, Record]:
     Raises:
         UserError: A file that is no valid record.
     """
-    return {path: read_record(path) for path in sorted(root.rglob("*.json"))}
+    return {path: read_record(path) for path in sorted(root.rglob("*.json")) if not path.name.endswith(_FAILED)}
+
+
+def read_failures(root: Path) -> dict[Path, Failure]:
+    """Return every failure below a results folder, by path, in the order of the paths.
+
+    Raises:
+        UserError: A file that is no valid failure.
+    """
+    return {path: _read(path, Failure) for path in sorted(root.rglob(f"*{_FAILED}"))}

@@ -39,6 +39,22 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(mean, mean - half, mean + half, ordered)
 
 
+@dataclass(frozen=True)
+class Share:
+    """How many runs of all, with the 95 % Wilson interval of the rate."""
+
+    count: int
+    total: int
+    low: float
+    high: float
+
+
+def share(count: int, total: int) -> Share:
+    """Return a share of runs, of at least one, with its Wilson interval: none of few says little."""
+    interval = stats.binomtest(count, total).proportion_ci(method="wilson")
+    return Share(count, total, float(interval.low), float(interval.high))
+
+
 def onset(curve: Sequence[dict[str, Any]], score: str, level: float = ONSET) -> int | None:
     """Return the update from which a score's normalised control stays at or above a level, None if it never does.
 

@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from benchmark.contracts.records import Anchored, Counts, Record, Score
+from benchmark.contracts.records import Anchored, Counts, Failure, Record, Score
 from benchmark.engine.board import sections
-from benchmark.engine.records import write_record
+from benchmark.engine.records import write_failure, write_record
 from benchmark.leaderboard import main, shown
 
 
@@ -83,6 +83,29 @@ def test_runs_that_differ_in_seeds_alone_are_one_line_over_seeds(tmp_path: Path)
         assert "100, 100 (2 of 3)" in text
         assert "0.900 (one run)" in text
         assert "never (0 of 1)" in text
+
+
+def test_runs_that_diverged_or_never_followed_are_a_failure_rate(tmp_path: Path) -> None:
+    for seed, value in enumerate((0.4, 0.4, 0.1)):
+        path = write_record(tmp_path, made_up(f"run-{seed}", 0.5, seed=seed))
+        path.with_suffix(".jsonl").write_text(json.dumps({"step": 100, "probe": {"miou.normalised": value}}))
+    training = {"recipe": {"steps": 10, "batch": 4, "seeds": {"init": 9, "noise": 9}}, "num_samples": 100}
+    failure = Failure(
+        failure_id="f",
+        created="2026-01-01T00:00:00+00:00",
+        dataset={"name": "made-up"},
+        condition="seg",
+        method="controlnet",
+        base="scenes-tiny",
+        training=training,
+        reason="the loss is nan at update 3",
+        environment={},
+    )
+    write_failure(tmp_path, failure)
+    write_failure(tmp_path, failure.model_copy(update={"failure_id": "g", "training": {**training, "num_samples": 7}}))
+    assert main(["--results", str(tmp_path)]) == 0
+    for text in ((tmp_path / "README.md").read_text(), (tmp_path / "site" / "index.html").read_text()):
+        assert "2 of 4 [0.15, 0.85]" in text  # Wilson: (p + z^2/2n +- z sqrt(p q/n + z^2/4n^2)) / (1 + z^2/n)
 
 
 def test_less_than_one_epoch_is_called_a_single_pass(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from benchmark import registry
 from benchmark.base.errors import UserError
 from benchmark.contracts.plugins import Method
 from benchmark.engine.imagesets import PROMPTS
+from benchmark.engine.records import read_failures, read_records
 from benchmark.study import STUDIES, combinations, main, read_design
 from benchmark.train import named_seeds
 
@@ -98,7 +99,8 @@ def test_a_run_that_diverges_keeps_its_outcome_and_the_others_go_on(
     for _ in range(2):
         assert main(["run", str(file), "--out", str(out)]) == 0
         assert "1 of 2 runs diverged: " + str(out / "runs" / "learning_rate-1e+30") in capsys.readouterr().out
-    assert len(list((out / "results").rglob("*.json"))) == 1
+    assert len(read_records(out / "results")) == len(read_failures(out / "results")) == 1
+    assert "the loss is" in next(iter(read_failures(out / "results").values())).reason
     assert main(["status", str(file), "--out", str(out)]) == 0
     status = capsys.readouterr().out
     assert "diverged" in status
