@@ -55,6 +55,12 @@ def shown_failures(failures: Share) -> str:
     return f"{failures.count} of {failures.total} [{failures.low:.2f}, {failures.high:.2f}]"
 
 
+def shown_pairs(row: Row) -> str:
+    """Return how many pairs a run was trained on, and what was done to them on purpose."""
+    dirt = ", ".join(row.training.get("corrupt", []))
+    return f"{row.training.get('num_samples', '-')}{f' ({dirt})' if dirt else ''}"
+
+
 def shown_epochs(row: Row) -> str:
     """Return images seen over images there are, with less than one called by its name."""
     if row.epochs is None:
@@ -73,7 +79,7 @@ def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=loader, autoescape=escaped, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    helpers = (shown, shown_spread, shown_onsets, shown_failures, shown_epochs)
+    helpers = (shown, shown_spread, shown_onsets, shown_failures, shown_pairs, shown_epochs)
     environment.globals |= {helper.__name__: helper for helper in helpers} | {"onset": ONSET}
     return environment
 

@@ -136,7 +136,8 @@ def combinations(grid: dict[str, list[Any]], path: Path) -> Iterator[dict[str, A
 
 def _label(chosen: dict[str, Any]) -> str:
     """Return a folder name for a combination of fields."""
-    return "_".join(f"{key}-{value}" for key, value in chosen.items())
+    texts = {key: "+".join(map(str, value)) if isinstance(value, list) else str(value) for key, value in chosen.items()}
+    return "_".join(f"{key}-{text or 'none'}" for key, text in texts.items())
 
 
 def _form(form: type[F], values: dict[str, Any], path: Path) -> F:

@@ -50,6 +50,7 @@ class Train:
     empty_prompt_rate: float = option("share of prompts emptied while training", 0.5, share)
     num_samples: int | None = option("train on a nested subset of so many pairs (default: all)", None, parse_size)
     replicate: int = option("which disjoint subset of that size", 0, non_negative)
+    corrupt: tuple[str, ...] = option("pair a share wrongly, as in wrong_caption=0.2; may be given again", ())
     seed: int = option("sets all five seeds below", 0, non_negative)
     subset_seed: int | None = option("which pairs (default: --seed)", None, non_negative)
     init_seed: int | None = option("the first weights (default: --seed)", None, non_negative)
@@ -112,11 +113,14 @@ def make_recipe(form: Train) -> "Recipe":
     """Return how a form wants its module trained.
 
     Raises:
-        UserError: A schedule or a precision that does not exist.
+        UserError: A corruption, a schedule or a precision that does not exist.
     """
+    from benchmark.engine.corruptions import parse
     from benchmark.engine.precision import MIXED_PRECISION
     from benchmark.engine.training import SCHEDULES, Recipe
 
+    for corruption in form.corrupt:
+        parse(corruption)
     if form.schedule not in SCHEDULES:
         raise UserError(f'no schedule "{form.schedule}"; {did_you_mean(form.schedule, SCHEDULES)}')
     if form.mixed_precision not in MIXED_PRECISION:
@@ -179,6 +183,7 @@ def load_data(base: "Base", dataset: "BuiltDataset", condition: Condition, form:
     import numpy as np
     import torch
 
+    from benchmark.engine.corruptions import corrupted, shift
     from benchmark.engine.latents import moments_of_shards
     from benchmark.engine.reader import TrainingData, choose_rows
 
@@ -192,12 +197,15 @@ def load_data(base: "Base", dataset: "BuiltDataset", condition: Condition, form:
     chosen = choose_rows([row["key"] for row in rows], form.num_samples, form.replicate, named_seeds(form)["subset"])
     if form.batch > len(chosen):
         raise UserError(f"a batch of {form.batch} is larger than the {len(chosen)} training pairs; lower --batch")
-    maps = [condition.decode(rows[i][column]["bytes"]) for i in chosen]
+    view = corrupted([rows[i]["key"] for i in chosen], form.corrupt, named_seeds(form)["subset"])
+    maps = [condition.decode(rows[i][column]["bytes"]) for i in chosen[view.maps]]
+    images = np.stack([condition.render(map_, resolution) for map_ in maps])
+    images[view.shifted] = shift(images[view.shifted])
     moments = moments_of_shards(base, dataset.files("train"), form.cache)
     return TrainingData(
-        moments=moments[torch.from_numpy(chosen)],
-        images=np.stack([condition.render(map_, resolution) for map_ in maps]),
-        token_ids=base.token_ids([rows[i]["caption"] or "" for i in chosen]),
+        moments=moments[torch.from_numpy(chosen[view.images])],
+        images=images,
+        token_ids=base.token_ids([rows[i]["caption"] or "" for i in chosen[view.captions]]),
         empty_ids=base.token_ids([""])[0],
     )
 
@@ -214,6 +222,7 @@ def _config(form: Train, dataset: "BuiltDataset", method: Method, recipe: Any) -
         "dataset": {"name": dataset.name, "path": str(form.dataset), "fingerprint": dataset.manifest.fingerprint},
         "num_samples": form.num_samples or dataset.manifest.num_rows["train"],
         "replicate": form.replicate,
+        "corrupt": list(form.corrupt),
         "condition": dataset.condition(form.cond),
         "method": registry.describe(method),
         "base": form.base,

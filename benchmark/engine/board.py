@@ -57,7 +57,7 @@ class Row:
 
     @cached_property
     def probes(self) -> list[dict[str, Any]]:
-        """The rows of the curve beside the record that hold a probe; none where there is no curve or it was not probed."""
+        """The rows of the curve beside the record that hold a probe; none where there are neither."""
         curve = self.path.with_suffix(".jsonl")
         rows = [json.loads(line) for line in curve.read_text().splitlines()] if curve.exists() else []
         return [row for row in rows if "probe" in row]

@@ -4,14 +4,20 @@ import json
 import shlex
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from benchmark import evaluate, generate, leaderboard, train
+from benchmark import evaluate, generate, leaderboard, registry, train
 from benchmark.base.files import sha256
+from benchmark.contracts.plugins import Condition
 from benchmark.contracts.records import Record
 from benchmark.engine import imagesets
+from benchmark.engine.bases import Base
+from benchmark.engine.datasets import BuiltDataset
 
 STEPS = ["--num-inference-steps", "3", "--batch", "8", "--device", "cpu"]
 GENERATE = ["--dataset", "my data", "--limit", "24", *STEPS]
@@ -282,3 +288,18 @@ def test_generation_that_was_interrupted_resumes_to_the_same_images(
     (folder / f"{written[2]}.png").unlink()
     assert generate.main(words) == 0
     assert hashes(folder) == hashes(home / "runs/images/mine")
+
+
+def test_corruptions_reach_what_is_trained_on(base: Base, tiny_dataset: Path) -> None:
+    dataset, form = BuiltDataset.open(tiny_dataset), train.Train(tiny_dataset, num_samples=60, cache=Path("latents"))
+    condition = registry.remake(Condition, dataset.condition("seg"))
+    clean, dirty, moved = (
+        train.load_data(base, dataset, condition, replace(form, corrupt=corrupt))
+        for corrupt in ((), ("foreign_map=1", "wrong_caption=1"), ("shifted_map=1",))
+    )
+    half = [(i + 30) % 60 for i in range(60)]
+    assert torch.equal(dirty.moments, clean.moments)
+    assert np.array_equal(dirty.images, clean.images[half])
+    assert torch.equal(dirty.token_ids, clean.token_ids[half])
+    assert np.array_equal(moved.images[:, 4:, 4:], clean.images[:, :-4, :-4])
+    assert torch.equal(moved.token_ids, clean.token_ids)

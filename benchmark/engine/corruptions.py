@@ -1,0 +1,93 @@
+"""Dirt in training data, on purpose: a view of clean pairs in which a share is paired wrongly, as real data sets are.
+
+The authors of ControlNet name such faults in their own data (greyscale people duplicated thousands of times, wrong
+prompts: the README of ControlNet 1.1). Nothing on disk changes; which samples are hit is a function of seed and key, so
+that a higher rate hits the same samples and more, whatever the subset.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmark.base.errors import UserError, did_you_mean
+from benchmark.base.seeds import hash64
+
+Places = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class View:
+    """From which clean sample each of N training samples takes its parts.
+
+    Attributes:
+        images: Places (N,) of the images.
+        captions: Places (N,) of the captions.
+        maps: Places (N,) of the condition maps.
+        shifted: Whether (N,) the map lies beside its image.
+    """
+
+    images: Places
+    captions: Places
+    maps: Places
+    shifted: NDArray[np.bool_]
+
+    @classmethod
+    def clean(cls, count: int) -> "View":
+        """Return the view in which every sample is its own."""
+        own = np.arange(count)
+        return cls(own, own, own, np.zeros(count, bool))
+
+
+def _donors(hit: NDArray[np.bool_]) -> Places:
+    """Return the place each sample takes from: the one half the set away where it is hit, else its own."""
+    own = np.arange(len(hit))
+    return np.where(hit, (own + len(hit) // 2) % len(hit), own)
+
+
+def _duplicated(view: View, hit: NDArray[np.bool_]) -> View:
+    """Put the first sample that is hit in the place of all that are."""
+    places = np.where(hit, int(np.argmax(hit)), np.arange(len(hit)))
+    return View(view.images[places], view.captions[places], view.maps[places], view.shifted[places])
+
+
+CORRUPTIONS: dict[str, Callable[[View, NDArray[np.bool_]], View]] = {
+    "wrong_caption": lambda view, hit: replace(view, captions=view.captions[_donors(hit)]),
+    "foreign_map": lambda view, hit: replace(view, maps=view.maps[_donors(hit)]),
+    "shifted_map": lambda view, hit: replace(view, shifted=view.shifted | hit),
+    "duplicate": _duplicated,
+}
+
+
+def parse(text: str) -> tuple[str, float]:
+    """Return name and rate of a corruption as it is written, ``wrong_caption=0.2``.
+
+    Raises:
+        UserError: No such corruption, or a rate that is no share.
+    """
+    name, _, number = text.partition("=")
+    if name not in CORRUPTIONS:
+        raise UserError(f'no corruption "{name}"; {did_you_mean(name, CORRUPTIONS)}')
+    try:
+        rate = float(number)
+    except ValueError:
+        rate = -1.0
+    if not 0 <= rate <= 1:
+        raise UserError(f'"{text}" has no rate from 0 to 1; write {name}=0.2')
+    return name, rate
+
+
+def corrupted(keys: Sequence[str], corruptions: Sequence[str], seed: int) -> View:
+    """Return the view of samples with these keys in which each corruption, as ``name=rate``, hits its share."""
+    view = View.clean(len(keys))
+    for name, rate in map(parse, corruptions):
+        places = np.array([hash64(f"corrupt-{name}-{seed}", key) for key in keys], dtype=np.float64) / 2.0**64
+        view = CORRUPTIONS[name](view, places < rate)
+    return view
+
+
+def shift(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return images (N, H, W, C) moved right and down by a sixteenth of their side, their edges drawn out."""
+    by = max(1, images.shape[1] // 16)
+    return np.pad(images[:, :-by, :-by], ((0, 0), (by, 0), (by, 0), (0, 0)), mode="edge")
