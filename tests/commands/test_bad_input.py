@@ -150,7 +150,7 @@ def test_one_unreadable_image_is_named_and_the_good_ones_are_kept(
         ("--dataset TINY --base scenes-tny", 'no base "scenes-tny"'),
         ("--dataset TINY --num-samples 10k", "500 training pairs are too few"),
         ("--dataset TINY --schedule cosin", 'no schedule "cosin"; did you mean "cosine"?'),
-        ("--dataset TINY --gradient-accumulation-steps 5", "a batch of 32 has no 5 equal parts"),
+        ("--dataset TINY --batch 32 --gradient-accumulation-steps 5", "a batch of 32 has no 5 equal parts"),
         ("--dataset TINY --ema-decay 1.5", "ema-decay"),
         ("--dataset TINY --corrupt wrong_captoin=0.2", 'did you mean "wrong_caption"'),
         ("--dataset TINY --snr-gamma 0", "snr-gamma"),
