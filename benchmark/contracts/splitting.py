@@ -1,12 +1,16 @@
 """How a source without splits of its own is divided, and into which parts: by hashes of its keys, whatever the size."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from glob import glob
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 from benchmark.base.errors import UserError
+from benchmark.base.files import canonical_json, sha256, sha256_file
 from benchmark.base.seeds import hash64
+from benchmark.contracts.plugins import Part
 
 HELD_OUT = 256
 PART = 500
@@ -79,6 +83,35 @@ def matching(pattern: str, suffix: str) -> list[Path]:
             f'"{pattern}" names no {suffix} file; give a folder of them, or a pattern such as data/*{suffix}'
         )
     return found
+
+
+class Files:
+    """Files whose samples are read in their own order, one file after another.
+
+    Args:
+        paths: The files.
+        counts: How many samples each holds.
+    """
+
+    def __init__(self, paths: Sequence[Path], counts: Iterable[int]) -> None:
+        self.paths = paths
+        self.labels = labels(paths)
+        self._ends = list(accumulate(counts))
+        self._parts = consecutive(self._ends[-1])
+
+    def identity(self) -> dict[str, Any]:
+        """Return the number of samples and a hash over the files' names and content."""
+        rows = [(label, sha256_file(path)) for label, path in zip(self.labels, self.paths, strict=True)]
+        return {"num_samples": self._ends[-1], "content_sha256": sha256(canonical_json(rows))}
+
+    def parts(self) -> Iterator[Part]:
+        """Yield the test part, the validation part, then training parts."""
+        yield from (Part(name, len(places)) for name, places in self._parts.items())
+
+    def of(self, part: Part) -> Iterator[tuple[str, Path, range]]:
+        """Yield (label, file, places inside it) for each file that holds samples of a part."""
+        for file, places in in_files(self._parts[part.name], self._ends):
+            yield self.labels[file], self.paths[file], places
 
 
 def labels(files: Sequence[Path]) -> list[str]:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,8 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from benchmark.base.errors import UserError, did_you_mean
-from benchmark.base.files import canonical_json, sha256, sha256_file
 from benchmark.contracts.plugins import Part, Sample, Source
-from benchmark.contracts.splitting import consecutive, in_files, labels, matching
+from benchmark.contracts.splitting import Files, matching
 
 _CAPTIONS = ("text", "caption", "prompt")
 
@@ -35,11 +33,11 @@ class Parquet(Source):
     caption: str | None = None
 
     @cached_property
-    def _files(self) -> list[Path]:
-        files = matching(self.path, ".parquet")
-        for file in files:
-            self._check(file)
-        return files
+    def _files(self) -> Files:
+        paths = matching(self.path, ".parquet")
+        for path in paths:
+            self._check(path)
+        return Files(paths, (_open(path).metadata.num_rows for path in paths))
 
     def _check(self, file: Path) -> None:
         schema = _open(file).schema_arrow
@@ -52,36 +50,22 @@ class Parquet(Source):
         if kind is None or not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
             raise UserError(f'{file}: the column "{self.image}" holds no encoded images; give image=COLUMN')
 
-    @cached_property
-    def _labels(self) -> list[str]:
-        return labels(self._files)
-
-    @cached_property
-    def _ends(self) -> list[int]:
-        return list(accumulate(_open(file).metadata.num_rows for file in self._files))
-
-    @cached_property
-    def _parts(self) -> dict[str, range]:
-        return consecutive(self._ends[-1])
-
     def identity(self) -> dict[str, Any]:
-        """Return the number of rows and a hash over the files' names and content."""
-        rows = [(label, sha256_file(file)) for label, file in zip(self._labels, self._files, strict=True)]
-        return {"num_samples": self._ends[-1], "content_sha256": sha256(canonical_json(rows))}
+        """Return the number of samples and a hash over the files' names and content."""
+        return self._files.identity()
 
     def parts(self) -> Iterator[Part]:
         """Yield the test part, the validation part, then training parts."""
-        yield from (Part(name, len(places)) for name, places in self._parts.items())
+        yield from self._files.parts()
 
     def read(self, part: Part, resolution: int) -> Iterator[Sample]:
         """Yield the rows of a part, images as the files hold them."""
-        for file, places in in_files(self._parts[part.name], self._ends):
-            path = self._files[file]
+        for label, path, places in self._files.of(part):
             caption = self.caption or next((n for n in _CAPTIONS if n in _open(path).schema_arrow.names), None)
             wanted = [column for column in (self.image, caption) if column]
             for number, row in _rows(path, places, wanted):
                 text = row[caption] if caption else None
-                key = f"{self._labels[file]}/{number:08d}"
+                key = f"{label}/{number:08d}"
                 yield Sample(key, _bytes(row[self.image]), None if text is None else str(text))
 
 

@@ -5,14 +5,12 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from benchmark.base.errors import UserError
-from benchmark.base.files import canonical_json, sha256, sha256_file
 from benchmark.contracts.plugins import Part, Sample, Source
-from benchmark.contracts.splitting import consecutive, in_files, labels, matching
+from benchmark.contracts.splitting import Files, matching
 
 _IMAGES = ("jpg", "jpeg", "png", "webp")
 _CAPTIONS = ("text", "caption", "prompt")
@@ -37,39 +35,26 @@ class Webdataset(Source):
     caption: str | None = None
 
     @cached_property
-    def _tars(self) -> list[Path]:
-        return matching(self.path, ".tar")
-
-    @cached_property
-    def _labels(self) -> list[str]:
-        return labels(self._tars)
-
-    @cached_property
-    def _ends(self) -> list[int]:
-        return list(accumulate(len(_index(tar)) for tar in self._tars))
-
-    @cached_property
-    def _parts(self) -> dict[str, range]:
-        return consecutive(self._ends[-1])
+    def _files(self) -> Files:
+        paths = matching(self.path, ".tar")
+        return Files(paths, (len(_index(path)) for path in paths))
 
     def identity(self) -> dict[str, Any]:
-        """Return the number of samples and a hash over the tars' names and content."""
-        rows = [(label, sha256_file(tar)) for label, tar in zip(self._labels, self._tars, strict=True)]
-        return {"num_samples": self._ends[-1], "content_sha256": sha256(canonical_json(rows))}
+        """Return the number of samples and a hash over the files' names and content."""
+        return self._files.identity()
 
     def parts(self) -> Iterator[Part]:
         """Yield the test part, the validation part, then training parts."""
-        yield from (Part(name, len(places)) for name, places in self._parts.items())
+        yield from self._files.parts()
 
     def read(self, part: Part, resolution: int) -> Iterator[Sample]:
         """Yield the samples of a part, images as the tars hold them."""
-        for file, places in in_files(self._parts[part.name], self._ends):
-            tar = self._tars[file]
+        for label, tar, places in self._files.of(part):
             samples = list(_index(tar).items())[places.start : places.stop]
             with tar.open("rb") as archive:
                 for key, members in samples:
                     content = {name: _bytes(archive, *where) for name, where in members.items()}
-                    yield self._sample(f"{self._labels[file]}/{key}", content)
+                    yield self._sample(f"{label}/{key}", content)
 
     def _sample(self, key: str, content: dict[str, bytes]) -> Sample:
         image = next((content[name] for name in _IMAGES if name in content), b"")
