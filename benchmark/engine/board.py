@@ -3,17 +3,15 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from benchmark.base.files import canonical_json
 from benchmark.contracts.records import Anchored, Failure, Record, Score
-from benchmark.numbers.seeds import Share, Spread, onset, share, spread
-
-if TYPE_CHECKING:
-    import pandas as pd
+from benchmark.numbers.efficiency import Needed, needed
+from benchmark.numbers.seeds import Share, Spread, onset, share, spread, steepest
 
 ANCHORS = ("real", "vae", "run", "no_control", "shuffled")
 
@@ -44,9 +42,14 @@ class Row:
     @property
     def seed(self) -> str:
         """The seed that set all others, or the names of those that differ."""
-        seeds = self.training.get("recipe", {}).get("seeds", {})
-        values = sorted(set(seeds.values()))
-        return str(values[0]) if len(values) == 1 else ", ".join(f"{name} {value}" for name, value in seeds.items())
+        return seed_of(self.training)
+
+    def change(self, name: str) -> float:
+        """Return an image score less that of the base alone on the same prompts and noise."""
+        mine, floor = (
+            {s.name: s.estimate for s in scores} for scores in (self.record.scores, self.record.floor_scores)
+        )
+        return mine[name] - floor[name]
 
     @property
     def recipe(self) -> bytes:
@@ -54,6 +57,15 @@ class Row:
         if not self.training:
             return canonical_json(self.record.evaluation_id)
         return recipe_of(self.training, self.record.method)
+
+    @property
+    def family(self) -> bytes:
+        """All that decides the weights but the seeds and the data's number and draw."""
+        if not self.training:
+            return self.recipe
+        return recipe_of(
+            {key: value for key, value in self.training.items() if key != "num_samples"}, self.record.method
+        )
 
     @cached_property
     def probes(self) -> list[dict[str, Any]]:
@@ -68,12 +80,38 @@ class Row:
         return onset(self.probes, self.headline)
 
     @property
+    def outcome(self) -> str:
+        """How training ended, as the probes saw it: followed, never followed, or not probed."""
+        if not self.probes:
+            return "not probed"
+        return "never followed" if self.onset is None else "followed"
+
+    @property
     def epochs(self) -> float | None:
         """Images seen over images there are."""
-        if not self.training:
-            return None
-        recipe = self.training["recipe"]
-        return float(recipe["steps"] * recipe["batch"] / self.training["num_samples"])
+        return epochs(self.training)
+
+    @cached_property
+    def steepest(self) -> float | None:
+        """How much of the last probe's control came within one tenth of training; None if probes lie farther apart."""
+        curve = {row["step"]: row["probe"].get(f"{self.headline}.normalised") for row in self.probes}
+        known = {step: value for step, value in curve.items() if value is not None}
+        return steepest(known, self.training.get("recipe", {}).get("steps", 0) / 10)
+
+
+def seed_of(training: dict[str, Any]) -> str:
+    """Return the seed that set all others, or the names of those that differ."""
+    seeds = training.get("recipe", {}).get("seeds", {})
+    values = sorted(set(seeds.values()))
+    return str(values[0]) if len(values) == 1 else ", ".join(f"{name} {value}" for name, value in seeds.items())
+
+
+def epochs(training: dict[str, Any]) -> float | None:
+    """Return images seen over images there are; None of a released ControlNet."""
+    if not training:
+        return None
+    recipe = training["recipe"]
+    return float(recipe["steps"] * recipe["batch"] / training["num_samples"])
 
 
 def recipe_of(training: dict[str, Any], method: str) -> bytes:
@@ -97,10 +135,26 @@ class Cell:
 
     @property
     def control(self) -> Spread | None:
-        """Normalised control over the runs; None where a run has none."""
+        """Normalised control over the runs, 0 for one that diverged; None where a run has none."""
         scores = [row.control.normalised for row in self.rows]
         known = [score.estimate for score in scores if score]
-        return spread(known) if len(known) == len(scores) else None
+        return spread([*known, *[0.0] * self.diverged]) if len(known) == len(scores) else None
+
+    @property
+    def pairs(self) -> int | None:
+        """How many pairs a run was trained on; None for a released ControlNet."""
+        return self.rows[0].training.get("num_samples")
+
+    @property
+    def single_pass(self) -> bool:
+        """Whether the runs saw less than one epoch, so that they say nothing about size."""
+        return (self.rows[0].epochs or 0) < 1
+
+    @property
+    def changes(self) -> dict[str, Spread]:
+        """What steering changed of the base: every image score less that of the base alone, over the runs."""
+        names = [score.name for score in self.rows[0].record.scores]
+        return {name: spread([row.change(name) for row in self.rows]) for name in names}
 
     @property
     def onsets(self) -> list[int]:
@@ -110,8 +164,38 @@ class Cell:
     @property
     def failures(self) -> Share:
         """Runs that diverged or never followed the condition, of all; one that was not probed counts as none."""
-        never = sum(row.onset is None and bool(row.probes) for row in self.rows)
+        never = sum(row.outcome == "never followed" for row in self.rows)
         return share(self.diverged + never, len(self.rows) + self.diverged)
+
+
+@dataclass(frozen=True)
+class Family:
+    """Cells that differ in their number of pairs alone, fewest first: the headline of a method on a condition.
+
+    Attributes:
+        cells: At least one.
+        group: Shared by families whose intervals of normalised control overlap the leader's; None without an interval.
+    """
+
+    cells: tuple[Cell, ...]
+    group: int | None = None
+
+    @property
+    def budget(self) -> Cell:
+        """The cell that speaks for all: of those that saw all their pairs, if there are, the one with the most."""
+        return ([cell for cell in self.cells if not cell.single_pass] or self.cells[:1])[-1]
+
+    @property
+    def failures(self) -> Share:
+        """Runs of all sizes that diverged or never followed the condition."""
+        shares = [cell.failures for cell in self.cells]
+        return share(sum(s.count for s in shares), sum(s.total for s in shares))
+
+    @property
+    def needed(self) -> Needed | None:
+        """Images needed for a share of the best, from the cells that saw all their pairs."""
+        known = {c.pairs: c.control.values for c in self.cells if c.pairs and c.control and not c.single_pass}
+        return needed(known) if known else None
 
 
 @dataclass(frozen=True)
@@ -139,6 +223,18 @@ class Section:
         failed = Counter(recipe_of(failure.training, failure.method) for failure in self.failures)
         return [Cell(tuple(rows), failed[recipe]) for recipe, rows in groups.items()]
 
+    @property
+    def families(self) -> list[Family]:
+        """The cells by recipe but for the number of pairs, best normalised control first, with rank groups."""
+        kinds: dict[bytes, list[Cell]] = {}
+        for cell in self.cells:
+            kinds.setdefault(cell.rows[0].family, []).append(cell)
+        made = [Family(tuple(sorted(cells, key=lambda cell: cell.pairs or 0))) for cells in kinds.values()]
+        controls = [family.budget.control for family in made]
+        order = sorted(range(len(made)), key=lambda i: -(c.iqm if (c := controls[i]) else float("-inf")))
+        groups = _groups([_interval(controls[i]) for i in order])
+        return [replace(made[i], group=group) for i, group in zip(order, groups, strict=True)]
+
 
 def sections(records: dict[Path, Record], failures: Iterable[Failure] = ()) -> list[Section]:
     """Return the records by comparability key, best normalised control first, with rank groups."""
@@ -158,7 +254,7 @@ def _section(key: str, items: list[tuple[Path, Record]], failures: list[Failure]
         f"n = {first.dataset['n']}"
     )
     ordered = sorted(items, key=lambda item: -_control(item[1]))
-    groups = _groups([record.reconstruction[record.headline].normalised for _, record in ordered])
+    groups = _groups([_interval(record.reconstruction[record.headline].normalised) for _, record in ordered])
     rows = [Row(p, r, g) for (p, r), g in zip(ordered, groups, strict=True)]
     return Section(key, title, tuple(rows), tuple(here))
 
@@ -168,54 +264,20 @@ def _control(record: Record) -> float:
     return score.estimate if score else float("-inf")
 
 
-def _groups(scores: Sequence[Score | None]) -> list[int | None]:
-    """Return rank groups of scores from best to worst: a group ends where an interval lies below its leader's."""
+def _interval(score: Score | Spread | None) -> tuple[float, float] | None:
+    return None if score is None or score.low is None or score.high is None else (score.low, score.high)
+
+
+def _groups(intervals: Sequence[tuple[float, float] | None]) -> list[int | None]:
+    """Return rank groups of intervals from best to worst: a group ends where an interval lies below its leader's."""
     groups: list[int | None] = []
-    leader: Score | None = None
-    group = 0
-    for score in scores:
-        if score is None:
+    leader, group = float("inf"), 0
+    for interval in intervals:
+        if interval is None:
             groups.append(None)
             continue
-        if leader is None or score.high < leader.low:
-            leader, group = score, group + 1
+        low, high = interval
+        if not group or high < leader:
+            leader, group = low, group + 1
         groups.append(group)
     return groups
-
-
-def frame(board: list[Section]) -> "pd.DataFrame":
-    """Return the board as one table, a row a record, for pandas."""
-    import pandas as pd
-
-    rows = []
-    for section in board:
-        for row in section.rows:
-            record = row.record
-            cells: dict[str, Any] = {
-                "comparability_key": section.key[:12],
-                "dataset": record.dataset["name"],
-                "condition": record.condition,
-                "method": record.method,
-                "base": record.base,
-                "group": row.group,
-                "seed": row.seed,
-                "prompts": record.generation["prompts"],
-                "n": record.dataset["n"],
-                "pairs": row.training.get("num_samples"),
-                "updates": row.training.get("recipe", {}).get("steps"),
-                "epochs": row.epochs,
-            }
-            normalised = row.control.normalised
-            cells |= _cells("normalised_control", normalised) if normalised else {}
-            cells |= _cells("control_gain", row.control.gain) if row.control.gain else {}
-            for name in ANCHORS:
-                cells |= _cells(f"{row.headline}_{name}", getattr(row.control, name))
-            for prefix, scores in (("", record.scores), ("no_control_", record.floor_scores)):
-                for score in scores:
-                    cells |= _cells(prefix + score.name, score)
-            rows.append(cells | {"record": row.path.name})
-    return pd.DataFrame(rows)
-
-
-def _cells(name: str, score: Score) -> dict[str, float]:
-    return {name: score.estimate, f"{name}_low": score.low, f"{name}_high": score.high}

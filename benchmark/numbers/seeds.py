@@ -1,20 +1,23 @@
 """What trainings that differ in their seeds alone say together; never mixed with the error of one evaluation."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 ONSET = 0.25
+_TRIMMED_FROM = 5
 
 
 @dataclass(frozen=True)
 class Spread:
-    """The mean over training runs with its 95 % t interval (None for one run), and the runs' own values, best first."""
+    """The interquartile mean over training runs with its 95 % interval (None for one run), and the runs, best first."""
 
-    mean: float
+    iqm: float
     low: float | None
     high: float | None
     values: tuple[float, ...]
@@ -26,17 +29,34 @@ class Spread:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Return mean and t interval over runs: with few, a percentile bootstrap covers far too little.
+    """Return interquartile mean and interval over runs: with few, a percentile bootstrap covers far too little.
+
+    Of five runs or more a quarter, rounded down, is left out at either end, and the interval is that of Tukey and
+    McLaughlin (1963) for a trimmed mean; of fewer none can be spared: mean and t interval.
 
     Args:
         values: One score a run, more is better; at least one.
     """
-    ordered = tuple(sorted(values, reverse=True))
-    mean, n = float(np.mean(ordered)), len(ordered)
+    ordered = tuple(sorted(map(float, values), reverse=True))
+    n, cut = len(ordered), _cut(len(ordered))
+    centre = float(iqm(np.asarray(ordered)))
     if n == 1:
-        return Spread(mean, None, None, ordered)
-    half = float(stats.t.ppf(0.975, n - 1) * np.std(ordered, ddof=1) / np.sqrt(n))
-    return Spread(mean, mean - half, mean + half, ordered)
+        return Spread(centre, None, None, ordered)
+    winsorised = np.clip(ordered, ordered[n - cut - 1], ordered[cut])
+    stderr = float(winsorised.std(ddof=1)) / ((1 - 2 * cut / n) * math.sqrt(n))
+    half = float(stats.t.ppf(0.975, n - 2 * cut - 1)) * stderr
+    return Spread(centre, centre - half, centre + half, ordered)
+
+
+def iqm(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the interquartile mean over the last axis; of fewer than five values the mean."""
+    n = values.shape[-1]
+    means: NDArray[np.float64] = np.sort(values, axis=-1)[..., _cut(n) : n - _cut(n)].mean(axis=-1)
+    return means
+
+
+def _cut(n: int) -> int:
+    return n // 4 if n >= _TRIMMED_FROM else 0
 
 
 @dataclass(frozen=True)
@@ -53,6 +73,23 @@ def share(count: int, total: int) -> Share:
     """Return a share of runs, of at least one, with its Wilson interval: none of few says little."""
     interval = stats.binomtest(count, total).proportion_ci(method="wilson")
     return Share(count, total, float(interval.low), float(interval.high))
+
+
+def steepest(curve: Mapping[int, float], window: float) -> float | None:
+    """Return the largest rise between two probes at most a window apart, as a share of the last probe's score.
+
+    Control that grows evenly rises by window / updates; "sudden convergence" (the paper's section 3.4) by nearly 1.
+
+    Args:
+        curve: A score by update.
+        window: In updates.
+
+    Returns:
+        None if no two probes lie within a window, or the last score is not above 0.
+    """
+    steps = sorted(curve)
+    rises = [curve[b] - curve[a] for a in steps for b in steps if 0 < b - a <= window]
+    return max(rises) / curve[steps[-1]] if rises and curve[steps[-1]] > 0 else None
 
 
 def onset(curve: Sequence[dict[str, Any]], score: str, level: float = ONSET) -> int | None:
