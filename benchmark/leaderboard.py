@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jinja2
 
@@ -12,12 +13,18 @@ from benchmark.base.errors import UserError
 from benchmark.base.files import replace_file
 from benchmark.cli import main as cli_main
 from benchmark.cli import option
-from benchmark.contracts.records import Score
-from benchmark.engine.board import ANCHORS, Cell, Row, Section, frame, sections
+from benchmark.contracts.records import Failure, Record, Score
+from benchmark.engine.board import ANCHORS, Cell, Row, Section, sections
+from benchmark.engine.claims import Verdict, judge, read_claims
 from benchmark.engine.records import read_failures, read_records
+from benchmark.numbers.efficiency import SHARE, Needed
 from benchmark.numbers.seeds import ONSET, Share, Spread
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 _TEMPLATES = Path(__file__).parent / "board"
+CLAIMS = Path(__file__).parent / "claims.toml"
 
 
 @dataclass(frozen=True)
@@ -41,8 +48,24 @@ def shown_spread(over_seeds: Spread | None) -> str:
     if over_seeds is None:
         return "-"
     if over_seeds.low is None or over_seeds.high is None:
-        return f"{over_seeds.mean:.3f} (one run)"
-    return f"{over_seeds.mean:.3f} [{over_seeds.low:.3f}, {over_seeds.high:.3f}]"
+        return f"{over_seeds.iqm:.3f} (one run)"
+    return f"{over_seeds.iqm:.3f} [{over_seeds.low:.3f}, {over_seeds.high:.3f}]"
+
+
+def shown_needed(found: Needed | None) -> str:
+    """Return images needed as ``1,200 [800, 2,100]``, ``at most 100``, or a dash where one size was tried."""
+    if found is None:
+        return "-"
+    interval = f" [{found.low:,.0f}, {found.high:,.0f}]"
+    rising = ", best at the largest" if found.rising else ""
+    return (
+        f"at most {found.images:,.0f}{interval}{rising}" if found.at_most else f"{found.images:,.0f}{interval}{rising}"
+    )
+
+
+def shown_changes(cell: Cell) -> str:
+    """Return what steering changed of the base's image scores: ``clip_score -0.5, fd-scenes -0.003``."""
+    return ", ".join(f"{name} {change.iqm:+.3g}" for name, change in cell.changes.items())
 
 
 def shown_onsets(cell: Cell) -> str:
@@ -68,29 +91,41 @@ def shown_epochs(row: Row) -> str:
     return f"{row.epochs:.2f}{' (single pass)' if row.epochs < 1 else ''}"
 
 
-def markdown(board: list[Section]) -> str:
+@dataclass(frozen=True)
+class Board:
+    """What is shown: records that may be compared, and what they say of the claims."""
+
+    sections: list[Section]
+    table: "pd.DataFrame"
+    verdicts: list[Verdict]
+
+
+def markdown(board: Board) -> str:
     """Return the board as Markdown, one table for each comparability key."""
-    return _environment().get_template("board.md").render(sections=board, anchors=ANCHORS)
+    return _environment().get_template("board.md").render(board=board, anchors=ANCHORS)
 
 
 def _environment() -> jinja2.Environment:
+    from benchmark.engine.charts import size_chart, training_chart
+
     loader = jinja2.FileSystemLoader(_TEMPLATES)
     escaped = jinja2.select_autoescape(enabled_extensions=("html",))
     environment = jinja2.Environment(
         loader=loader, autoescape=escaped, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    helpers = (shown, shown_spread, shown_onsets, shown_failures, shown_pairs, shown_epochs)
-    environment.globals |= {helper.__name__: helper for helper in helpers} | {"onset": ONSET}
+    words = (shown, shown_spread, shown_onsets, shown_failures, shown_pairs, shown_epochs, shown_needed, shown_changes)
+    helpers = (*words, size_chart, training_chart)
+    environment.globals |= {helper.__name__: helper for helper in helpers} | {"onset": ONSET, "share": SHARE}
     return environment
 
 
-def write_site(board: list[Section], folder: Path) -> None:
+def write_site(board: Board, folder: Path) -> None:
     """Write `index.html`, a page for each record and the pictures; opens from disk without a network."""
     environment = _environment()
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
-    page = environment.get_template("index.html").render(sections=board, anchors=ANCHORS)
+    page = environment.get_template("index.html").render(board=board, anchors=ANCHORS)
     replace_file(folder / "index.html", page.encode())
-    for section in board:
+    for section in board.sections:
         for row in section.rows:
             strip = row.path.with_suffix(".webp")
             if strip.exists():
@@ -98,8 +133,23 @@ def write_site(board: list[Section], folder: Path) -> None:
             text = json.dumps(row.record.model_dump(mode="json"), indent=2, ensure_ascii=False)
             page = environment.get_template("record.html").render(row=row, anchors=ANCHORS, text=text)
             replace_file(folder / f"{row.record.evaluation_id}.html", page.encode())
-    shutil.copyfile(_TEMPLATES / "board.css", folder / "board.css")
-    shutil.copyfile(_TEMPLATES / "board.js", folder / "board.js")
+    _write_scripts(folder)
+
+
+def _write_scripts(folder: Path) -> None:
+    """Write what the pages share: their own style and script, and those of plotly and DataTables (from itables)."""
+    import itables
+    import plotly
+
+    for name in ("board.css", "board.js"):
+        shutil.copyfile(_TEMPLATES / name, folder / name)
+    bundle = Path(itables.__file__).parent / "html"
+    shutil.copyfile(bundle / "dt_bundle.css", folder / "tables.css")
+    # A page opened from disk may not import a module file; one made of text in a script it may.
+    text = json.dumps((bundle / "dt_bundle.js").read_text("utf-8"))
+    blob = f'new Blob([{text}], {{ type: "text/javascript" }})'
+    replace_file(folder / "tables.js", f"window.tables = import(URL.createObjectURL({blob}));\n".encode())
+    shutil.copyfile(Path(plotly.__file__).parent / "package_data" / "plotly.min.js", folder / "plotly.min.js")
 
 
 def leaderboard(form: Leaderboard) -> bool:
@@ -113,17 +163,25 @@ def leaderboard(form: Leaderboard) -> bool:
         raise UserError(
             f"{form.results} holds no record; make one with python -m benchmark.evaluate --results {form.results}"
         )
-    board = sections(records, read_failures(form.results).values())
+    board = _board(records, list(read_failures(form.results).values()))
     text, path = markdown(board).encode(), form.results / "README.md"
     current = path.exists() and path.read_bytes() == text
     if form.check:
         return current
     site = form.html or form.results / "site"
     replace_file(path, text)
-    replace_file(form.results / "leaderboard.csv", frame(board).to_csv(index=False).encode())
+    replace_file(form.results / "leaderboard.csv", board.table.to_csv(index=False).encode())
     write_site(board, site)
     say(f"board: {path}, {form.results / 'leaderboard.csv'} and {site / 'index.html'}")
     return current
+
+
+def _board(records: dict[Path, Record], failures: list[Failure]) -> Board:
+    from benchmark.engine.frame import frame
+
+    made = sections(records, failures)
+    table = frame(made, failures)
+    return Board(made, table, judge(read_claims(CLAIMS), table))
 
 
 def _run(form: Leaderboard) -> int:

@@ -27,7 +27,14 @@ def score(name: str, value: float, stderr: float = 0.01, unranked: str | None = 
 
 
 def made_up(
-    identity: str, control: float | None, *, key: str = "k", method: str = "controlnet", seed: int = 0, **dataset: Any
+    identity: str,
+    control: float | None,
+    *,
+    key: str = "k",
+    method: str = "controlnet",
+    seed: int = 0,
+    pairs: int = 40,
+    **dataset: Any,
 ) -> Record:
     anchors = {name: score(f"miou.{name}", 0.5) for name in ("run", "real", "vae", "no_control", "shuffled")}
     normalised = None if control is None else score("miou.normalised", control)
@@ -40,7 +47,7 @@ def made_up(
         headline="miou",
         method=method,
         base="scenes-tiny",
-        training={"recipe": {"steps": 10, "batch": 4, "seeds": {"init": seed, "noise": seed}}, "num_samples": 100},
+        training={"recipe": {"steps": 10, "batch": 4, "seeds": {"init": seed, "noise": seed}}, "num_samples": pairs},
         generation={"prompts": "full"},
         referee={"spec": "scenes"},
         reconstruction={"miou": Anchored(**anchors, normalised=normalised)},
@@ -49,6 +56,12 @@ def made_up(
         counts=Counts(requested=100, generated=100, failed=0),
         environment={"command": "a command"},
     )
+
+
+def with_probes(path: Path, curve: dict[int, float]) -> None:
+    """Write a record's curve: normalised control by update."""
+    rows = [json.dumps({"step": step, "probe": {"miou.normalised": value}}) for step, value in curve.items()]
+    path.with_suffix(".jsonl").write_text("\n".join(rows))
 
 
 def board_of(*records: Record) -> list[list[tuple[str, int | None]]]:
@@ -72,9 +85,7 @@ def test_a_row_without_normalised_control_comes_last_and_has_no_group() -> None:
 def test_runs_that_differ_in_seeds_alone_are_one_line_over_seeds(tmp_path: Path) -> None:
     for seed, control in enumerate((0.5, 0.6, 0.7)):
         path = write_record(tmp_path, made_up(f"run-{seed}", control, seed=seed))
-        steps = [(0, 0.0), (100, 0.3 if seed else 0.1), (200, 0.4 if seed else 0.2)]
-        rows = [json.dumps({"step": step, "probe": {"miou.normalised": value}}) for step, value in steps]
-        path.with_suffix(".jsonl").write_text("\n".join(rows))
+        with_probes(path, {0: 0.0, 100: 0.3 if seed else 0.1, 200: 0.4 if seed else 0.2})
     write_record(tmp_path, made_up("other", 0.9, method="t2i_adapter"))
     assert main(["--results", str(tmp_path)]) == 0
     for text in ((tmp_path / "README.md").read_text(), (tmp_path / "site" / "index.html").read_text()):
@@ -88,8 +99,8 @@ def test_runs_that_differ_in_seeds_alone_are_one_line_over_seeds(tmp_path: Path)
 def test_runs_that_diverged_or_never_followed_are_a_failure_rate(tmp_path: Path) -> None:
     for seed, value in enumerate((0.4, 0.4, 0.1)):
         path = write_record(tmp_path, made_up(f"run-{seed}", 0.5, seed=seed))
-        path.with_suffix(".jsonl").write_text(json.dumps({"step": 100, "probe": {"miou.normalised": value}}))
-    training = {"recipe": {"steps": 10, "batch": 4, "seeds": {"init": 9, "noise": 9}}, "num_samples": 100}
+        with_probes(path, {100: value})
+    training = {"recipe": {"steps": 10, "batch": 4, "seeds": {"init": 9, "noise": 9}}, "num_samples": 40}
     failure = Failure(
         failure_id="f",
         created="2026-01-01T00:00:00+00:00",
@@ -109,7 +120,7 @@ def test_runs_that_diverged_or_never_followed_are_a_failure_rate(tmp_path: Path)
 
 
 def test_less_than_one_epoch_is_called_a_single_pass(tmp_path: Path) -> None:
-    write_record(tmp_path, made_up("a", 0.5))
+    write_record(tmp_path, made_up("a", 0.5, pairs=100))
     assert main(["--results", str(tmp_path)]) == 0
     assert "0.40 (single pass)" in (tmp_path / "README.md").read_text()
 

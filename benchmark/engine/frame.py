@@ -1,0 +1,78 @@
+"""The board as one table for pandas, a row a run: what claims are judged on and what others analyse."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+from benchmark.base.files import canonical_json, sha256
+from benchmark.contracts.records import Failure, Score
+from benchmark.engine.board import ANCHORS, Row, Section, epochs, seed_of
+
+_RECIPE = ("batch", "learning_rate", "empty_prompt_rate", "mixed_precision")
+
+
+def frame(board: list[Section], failures: Iterable[Failure] = ()) -> pd.DataFrame:
+    """Return every record, and every training that ended without weights, as rows.
+
+    A diverged run has no scores; its `outcome` says so, and analysis must not lose it.
+    """
+    rows = [_row(section, row) for section in board for row in section.rows]
+    return pd.DataFrame([*rows, *map(_failed, failures)])
+
+
+def _row(section: Section, row: Row) -> dict[str, Any]:
+    record = row.record
+    cells: dict[str, Any] = {
+        "comparability_key": section.key[:12],
+        "dataset": record.dataset["name"],
+        "condition": record.condition,
+        "method": record.method,
+        "base": record.base,
+        "group": row.group,
+        "prompts": record.generation["prompts"],
+        "n": record.dataset["n"],
+        **_training(row.training),
+        "outcome": row.outcome,
+        "onset": row.onset,
+        "steepest": row.steepest,
+    }
+    normalised = row.control.normalised
+    cells |= _cells("normalised_control", normalised) if normalised else {}
+    cells |= _cells("control_gain", row.control.gain) if row.control.gain else {}
+    for name in ANCHORS:
+        cells |= _cells(f"{row.headline}_{name}", getattr(row.control, name))
+    for prefix, scores in (("", record.scores), ("no_control_", record.floor_scores)):
+        for score in scores:
+            cells |= _cells(prefix + score.name, score)
+    return cells | {"record": row.path.name}
+
+
+def _failed(failure: Failure) -> dict[str, Any]:
+    return {
+        "dataset": failure.dataset["name"],
+        "condition": failure.condition,
+        "method": failure.method,
+        "base": failure.base,
+        **_training(failure.training),
+        "outcome": "diverged",
+        "record": failure.failure_id,
+    }
+
+
+def _training(training: dict[str, Any]) -> dict[str, Any]:
+    """Return what was trained on and how; nothing for a released ControlNet."""
+    recipe = training.get("recipe", {})
+    return {
+        "training": sha256(canonical_json(training))[:16] if training else None,
+        "seed": seed_of(training),
+        "pairs": training.get("num_samples"),
+        "corrupt": ", ".join(training.get("corrupt", [])),
+        "epochs": epochs(training),
+        "updates": recipe.get("steps"),
+        **{name: recipe.get(name) for name in _RECIPE},
+    }
+
+
+def _cells(name: str, score: Score) -> dict[str, float]:
+    return {name: score.estimate, f"{name}_low": score.low, f"{name}_high": score.high}

@@ -1,0 +1,132 @@
+"""Verdicts on tables whose answer is known, and the correction of many tests by hand."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from scipy import stats
+
+from benchmark.base.errors import UserError
+from benchmark.engine.claims import Claim, holm, judge, read_claims
+from benchmark.leaderboard import CLAIMS
+from benchmark.study import STUDIES
+
+
+def run(control: float, seed: int = 0, **columns: Any) -> dict[str, Any]:
+    common = {
+        "dataset": "d",
+        "condition": "seg",
+        "method": "controlnet",
+        "pairs": 1000,
+        "epochs": 8.0,
+        "outcome": "followed",
+    }
+    made = {**common, "seed": str(seed), "normalised_control": control, **columns}
+    return {"training": repr(sorted(made.items(), key=str)), **made}
+
+
+def claim(**fields: Any) -> Claim:
+    return Claim.model_validate({"id": "c", "text": "t", "source": "s", "statistic": "mean", "above": 0.25, **fields})
+
+
+def word(claim: Claim, *rows: dict[str, Any]) -> str:
+    return judge([claim], pd.DataFrame(rows))[0].word
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [((0.5, 0.51, 0.52), "supported"), ((0.1, 0.11, 0.1), "refuted"), ((0.2, 0.5, 0.1), "undecided")],
+)
+def test_a_mean_is_held_against_its_limit(values: tuple[float, ...], expected: str) -> None:
+    assert word(claim(), *(run(value, seed) for seed, value in enumerate(values))) == expected
+
+
+def test_a_mean_is_tested_as_scipy_does() -> None:
+    values = [0.3, 0.5, 0.4, 0.28]
+    [verdict] = judge([claim()], pd.DataFrame([run(value, seed) for seed, value in enumerate(values)]))
+    assert verdict.finding.p == pytest.approx(stats.ttest_1samp(values, 0.25).pvalue)
+
+
+def test_a_difference_is_paired_by_seed() -> None:
+    more = [run(control + 0.1, seed, pairs=10000) for seed, control in enumerate((0.2, 0.5, 0.81))]
+    less = [run(control, seed) for seed, control in enumerate((0.2, 0.5, 0.8))]
+    helps = claim(statistic="difference", where={"pairs": 10000}, than={"pairs": 1000}, above=0.0)
+    [verdict] = judge([helps], pd.DataFrame([*more, *less]))
+    assert verdict.word == "supported"  # unpaired, the seeds' spread of 0.3 would hide a difference of 0.1
+    assert verdict.finding.p == pytest.approx(stats.ttest_rel([0.3, 0.6, 0.91], [0.2, 0.5, 0.8]).pvalue)
+
+
+def test_two_runs_of_one_seed_leave_it_undecided_and_say_so() -> None:
+    rows = [run(0.5, 0, pairs=10000), run(0.5, 0, pairs=10000, batch=8), run(0.4, 0)]
+    helps = claim(statistic="difference", where={"pairs": 10000}, than={"pairs": 1000}, above=0.0)
+    [verdict] = judge([helps], pd.DataFrame(rows))
+    assert (verdict.word, verdict.finding.p) == ("undecided", None)
+    assert "the claim must say which" in verdict.finding.numbers
+
+
+def test_less_than_an_epoch_supports_no_claim_about_size() -> None:
+    rows = [run(0.9, seed, pairs=100000, epochs=0.3) for seed in range(3)]
+    sizes = claim(where={"pairs": {"at_least": 50000}})
+    assert word(sizes, *rows) == "undecided"
+    assert "less than one epoch" in judge([sizes], pd.DataFrame(rows))[0].finding.numbers
+    assert word(claim(), *[{**row, "normalised_control": 0.9 + i / 1000} for i, row in enumerate(rows)]) == "supported"
+
+
+@pytest.mark.parametrize(
+    ("failed", "total", "expected"), [(0, 28, "undecided"), (0, 40, "supported"), (9, 20, "refuted")]
+)
+def test_failures_are_held_against_a_rate(failed: int, total: int, expected: str) -> None:
+    outcomes = ["diverged"] * failed + ["followed"] * (total - failed)
+    rows = [run(0.5, seed, outcome=outcome) for seed, outcome in enumerate(outcomes)]
+    never = claim(statistic="failures", above=None, below=0.1)
+    assert word(never, *rows) == expected
+
+
+def test_a_training_judged_under_four_prompts_is_one_training() -> None:
+    one = run(0.5)
+    rows = [{**one, "prompts": prompts} for prompts in ("full", "none", "insufficient", "conflicting")]
+    [verdict] = judge([claim(statistic="failures", above=None, below=0.1)], pd.DataFrame(rows))
+    assert verdict.finding.numbers.startswith("0 of 1 ")
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, None, 0.04, 0.03]) == [pytest.approx(0.03), None, pytest.approx(0.06), pytest.approx(0.06)]
+
+
+def test_many_claims_share_five_percent() -> None:
+    table = pd.DataFrame([run(value, seed) for seed, value in enumerate((0.3, 0.29, 0.31, 0.36))])
+    alone = claim()
+    assert judge([alone], table)[0].word == "supported"
+    assert {verdict.word for verdict in judge([alone] * 10, table)} == {"undecided"}
+
+
+def test_no_runs_and_no_measure_are_undecided() -> None:
+    table = pd.DataFrame([run(0.5)])
+    missing, unmeasured = judge(
+        [claim(where={"method": "other"}), claim(statistic="none", above=None, why="no GPU")], table
+    )
+    assert (missing.word, missing.finding.numbers) == ("undecided", "no runs")
+    assert unmeasured.finding.numbers == "not measured: no GPU"
+
+
+@pytest.mark.parametrize(
+    "fields", [{"above": None}, {"below": 0.1}, {"statistic": "none"}, {"where": {"pairs": {"over": 3}}}]
+)
+def test_a_claim_that_cannot_be_judged_is_refused(tmp_path: Path, fields: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"claim|at_least"):
+        claim(**fields)
+
+
+def test_a_register_that_is_none_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "claims.toml"
+    path.write_text("[[claim]]\nid = 3")
+    with pytest.raises(UserError, match="no register of claims"):
+        read_claims(path)
+
+
+def test_every_claim_of_the_register_names_studies_that_exist() -> None:
+    claims = read_claims(CLAIMS)
+    assert len({claim.id for claim in claims}) == len(claims)
+    named = {name for claim in claims for name in (claim.study or "").split(", ") if name}
+    assert named <= {path.stem for path in STUDIES.glob("*.toml")}
