@@ -120,20 +120,23 @@ def _environment() -> jinja2.Environment:
 
 
 def write_site(board: Board, folder: Path) -> None:
-    """Write `index.html`, a page for each record and the pictures; opens from disk without a network."""
+    """Write a page for each record, the pictures, and last of all `index.html`; opens from disk without a network."""
     environment = _environment()
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
-    page = environment.get_template("index.html").render(board=board, anchors=ANCHORS)
-    replace_file(folder / "index.html", page.encode())
+    page = environment.get_template("record.html")
     for section in board.sections:
         for row in section.rows:
             strip = row.path.with_suffix(".webp")
             if strip.exists():
                 shutil.copyfile(strip, folder / "pictures" / strip.name)
             text = json.dumps(row.record.model_dump(mode="json"), indent=2, ensure_ascii=False)
-            page = environment.get_template("record.html").render(row=row, anchors=ANCHORS, text=text)
-            replace_file(folder / f"{row.record.evaluation_id}.html", page.encode())
+            # Not forced to disk one by one: ten thousand pages would take a minute, and can be made again.
+            (folder / f"{row.record.evaluation_id}.html").write_text(
+                page.render(row=row, anchors=ANCHORS, text=text), "utf-8"
+            )
     _write_scripts(folder)
+    index = environment.get_template("index.html").render(board=board, anchors=ANCHORS)
+    replace_file(folder / "index.html", index.encode())
 
 
 def _write_scripts(folder: Path) -> None:

@@ -44,7 +44,11 @@ def test_ten_runs_lose_two_at_either_end_by_hand() -> None:
 @pytest.mark.parametrize("runs", [3, 5, 10])
 def test_the_interval_covers(runs: int) -> None:
     generator = np.random.default_rng(runs)
-    held = [s.low <= 0 <= s.high for s in (spread(generator.normal(size=runs).tolist()) for _ in range(600)) if s.low and s.high]
+    held = [
+        s.low <= 0 <= s.high
+        for s in (spread(generator.normal(size=runs).tolist()) for _ in range(600))
+        if s.low and s.high
+    ]
     assert 0.92 <= np.mean(held) <= 0.98
 
 
