@@ -10,6 +10,7 @@ _COMMANDS = {
     "evaluate": "score images: condition reconstruction, Frechet distance, CLIP score",
     "leaderboard": "make the board from result records",
     "study": "run many of these from one file: study run smoke",
+    "regress": "did a change make training worse? four short runs against committed bands",
 }
 
 

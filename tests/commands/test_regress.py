@@ -1,0 +1,120 @@
+"""The regression gate: planted faults are caught, honest runs pass, and what it compares is what ran."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmark.base.errors import UserError
+from benchmark.conditions.seg import Seg
+from benchmark.numbers.gate import Check
+from benchmark.regress import REFERENCE, Bands, Pins, Run, check_pins, check_runs, main, pins, read_bands
+from benchmark.study import read_design
+from benchmark.train import Train, train
+
+
+def trained(dataset: Path, out: Path, **changes: Any) -> Pins:
+    """Return the pins of eleven updates; the gate's runs have more of them."""
+    form = Train(dataset=dataset, steps=11, batch=8, probe_every=0, out=out, cache=dataset.parent / "cache")
+    form = replace(form, **changes)
+    train(form)
+    return pins(form)
+
+
+@pytest.fixture(scope="module")
+def honest(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Pins:
+    return trained(tiny_dataset, tmp_path_factory.mktemp("honest") / "run")
+
+
+def moved(checks: list[Check]) -> set[str]:
+    return {check.name for check in checks if check.moved}
+
+
+def test_the_same_run_again_moves_no_pin(tiny_dataset: Path, honest: Pins, tmp_path: Path) -> None:
+    assert moved(check_pins(honest, trained(tiny_dataset, tmp_path / "run"))) == set()
+
+
+@pytest.mark.parametrize(
+    ("fault", "caught"),
+    [
+        ({"corrupt": ("foreign_map=1",)}, "rendered conditioning"),
+        ({"corrupt": ("shifted_map=1",)}, "rendered conditioning"),  # by 4 of 64 pixels
+        ({"method": "controlnet,init=gaussian"}, "first losses"),
+        ({"empty_prompt_rate": 0.0}, "prompts after dropping"),
+        ({"learning_rate": 6e-3}, "first losses"),
+    ],
+)
+def test_a_planted_fault_moves_a_pin(
+    tiny_dataset: Path, honest: Pins, tmp_path: Path, fault: dict[str, Any], caught: str
+) -> None:
+    assert caught in moved(check_pins(honest, trained(tiny_dataset, tmp_path / "run", **fault)))
+
+
+def test_a_wrong_order_of_channels_moves_a_pin(
+    tiny_dataset: Path, honest: Pins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    render: Callable[..., Any] = Seg.render
+    monkeypatch.setattr(
+        Seg, "render", lambda self, map_, size: np.ascontiguousarray(render(self, map_, size)[..., ::-1])
+    )
+    assert "rendered conditioning" in moved(check_pins(honest, trained(tiny_dataset, tmp_path / "run")))
+
+
+def runs(generator: np.random.Generator, count: int, shift: float = 0.0, onset: int | None = 100) -> list[Run]:
+    def run(seed: int) -> Run:
+        values = {
+            "control, full prompts": generator.normal(0.4 + shift, 0.02),
+            "control, no prompts": generator.normal(0.35, 0.02),
+            "CLIP score, full prompts": generator.normal(90, 0.2),
+        }
+        return Run(seed=str(seed), failed=onset is None, onset=onset, values=values)
+
+    return [run(seed) for seed in range(count)]
+
+
+def test_honest_runs_pass_and_worse_ones_do_not() -> None:
+    generator = np.random.default_rng(0)
+    reference = runs(generator, REFERENCE)
+    assert all(not moved(check_runs(reference, runs(generator, 4))) for _ in range(20))
+    assert "control, full prompts" in moved(check_runs(reference, runs(generator, 4, shift=-0.2)))
+    assert {"failures", "onset of control"} <= moved(check_runs(reference, runs(generator, 4, onset=None)))
+
+
+def test_runs_without_weights_are_a_regression() -> None:
+    generator = np.random.default_rng(0)
+    gone = [Run(seed=str(seed), failed=True, onset=None, values={}) for seed in range(4)]
+    assert moved(check_runs(runs(generator, REFERENCE), gone)) == {"failures", "control"}
+
+
+def test_the_reference_differs_from_the_gate_in_its_seeds_alone() -> None:
+    gate, reference = (read_design(name, Path("x")) for name in ("regress", "regress_reference"))
+    same = {"seed": 0, "out": None}
+    assert {replace(cell.train, **same) for cell in gate.cells} == {
+        replace(cell.train, **same) for cell in reference.cells
+    }
+    assert gate.build == reference.build
+    seeds = [{cell.train.seed for cell in design.cells} for design in (gate, reference)]
+    assert not seeds[0] & seeds[1]
+    drawn = [
+        {replace(d.generate, run=(), out=None) for c in design.cells for d in c.drawings}
+        for design in (gate, reference)
+    ]
+    assert drawn[0] == drawn[1]
+
+
+def test_bands_that_are_missing_or_damaged_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--bands", str(tmp_path / "none.json")]) == 2
+    assert "--learn" in capsys.readouterr().err
+    (tmp_path / "bad.json").write_text("{}")
+    with pytest.raises(UserError, match="holds no bands"):
+        read_bands(tmp_path / "bad.json")
+
+
+def test_bands_come_back_from_disk_as_they_were(tmp_path: Path, honest: Pins) -> None:
+    bands = Bands(pins=honest, runs=tuple(runs(np.random.default_rng(0), 3)), environment={"commit": "c"})
+    path = tmp_path / "bands.json"
+    path.write_text(bands.model_dump_json())
+    assert read_bands(path) == bands
