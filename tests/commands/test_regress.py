@@ -91,7 +91,7 @@ def test_runs_without_weights_are_a_regression() -> None:
 
 def test_the_reference_differs_from_the_gate_in_its_seeds_alone() -> None:
     gate, reference = (read_design(name, Path("x")) for name in ("regress", "regress_reference"))
-    same = {"seed": 0, "out": None}
+    same: dict[str, Any] = {"seed": 0, "out": None}
     assert {replace(cell.train, **same) for cell in gate.cells} == {
         replace(cell.train, **same) for cell in reference.cells
     }
