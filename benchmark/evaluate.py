@@ -247,7 +247,7 @@ def _record(
         headline=condition.headline,
         method=question.method,
         base=config["base"]["name"],
-        training=control if "recipe" in control else None,
+        training=control if all("recipe" in part for part in control.get("parts", [control])) else None,
         generation=comparability["generation"],
         referee=comparability["referee"],
         reconstruction=anchored(

@@ -91,7 +91,7 @@ def regress(form: Regress) -> list[Check]:
     design = read_design("regress", form.out)
     run(design)
     checks = [
-        *check_pins(bands.pins, pins(design.cells[0].train)),
+        *check_pins(bands.pins, pins(design.cells[0].trains[0])),
         *check_runs(bands.runs[:REFERENCE], runs_of(design)),
     ]
     for check in checks:
@@ -190,7 +190,9 @@ def runs_of(design: Design) -> list[Run]:
 
     failures = list(read_failures(design.results).values())
     table = frame(sections(read_records(design.results), failures), failures)
-    return [_run_of(table[table["seed"] == str(cell.train.seed)], str(cell.train.seed)) for cell in design.cells]
+    return [
+        _run_of(table[table["seed"] == str(cell.trains[0].seed)], str(cell.trains[0].seed)) for cell in design.cells
+    ]
 
 
 def _run_of(rows: Any, seed: str) -> Run:
@@ -212,12 +214,13 @@ def learn(form: Regress) -> Path:
     from benchmark.engine.runs import RUN, provenance, read_status
 
     reference, gate = read_design("regress_reference", None), read_design("regress", form.out)
-    missing = [cell.train.out for cell in reference.cells if read_status(cell.train.out or Path(), RUN) == "not begun"]
+    forms = [form for cell in reference.cells for form in cell.trains]
+    missing = [form.out for form in forms if read_status(form.out or Path(), RUN) not in ("finished", "diverged")]
     if missing:
-        raise UserError(f"{missing[0]} is not there; run python -m benchmark.study run regress_reference first")
+        raise UserError(f"{missing[0]} is not finished; run python -m benchmark.study run regress_reference first")
     run(gate)
     made = Bands(
-        pins=pins(gate.cells[0].train),
+        pins=pins(gate.cells[0].trains[0]),
         runs=tuple(runs_of(reference)),
         environment=provenance("python -m benchmark.regress --learn"),
     )

@@ -42,17 +42,24 @@ class Study:
 
 @dataclass(frozen=True)
 class Drawing:
-    """Images a run is judged by, and the base's own images of the same samples, prompts and noise."""
+    """Images a run is judged by, and the base's own images of the same samples, prompts and noise.
+
+    Attributes:
+        generate: The images.
+        floor: The base's own.
+        conds: The conditions they are scored by, one record each.
+    """
 
     generate: Generate
     floor: Generate
+    conds: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a study: its training form and everything it is judged by."""
+    """One run of a study, or several that also steer together, and everything they are judged by."""
 
-    train: Train
+    trains: tuple[Train, ...]
     drawings: tuple[Drawing, ...]
 
 
@@ -95,25 +102,29 @@ def read_design(name: str, out: Path | None) -> Design:
 
 
 def _cells(document: dict[str, Any], made: Build, root: Path, path: Path) -> Iterator[Cell]:
-    """Yield a cell for every combination of the grid's training fields."""
+    """Yield a cell for every combination of the grid's training fields; a run of it for every value of [together]."""
     grid = {key: values for key, values in document.get("grid", {}).items() if key != "generate"}
     for chosen in combinations(grid, path):
-        label = _label(chosen) or "run"
-        common = {"dataset": made.out, "cache": root / "cache", "out": root / "runs" / label}
-        training = _form(Train, {**document.get("train", {}), **chosen, **common}, path)
-        yield Cell(training, tuple(_drawings(document, training, root, label, path)))
+        trains = []
+        for part in combinations(document.get("together", {}), path):
+            label = _label({**chosen, **part}) or "run"
+            common = {"dataset": made.out, "cache": root / "cache", "out": root / "runs" / label}
+            trains.append(_form(Train, {**document.get("train", {}), **chosen, **part, **common}, path))
+        sets = [(train,) for train in trains] + ([tuple(trains)] if len(trains) > 1 else [])
+        yield Cell(tuple(trains), tuple(each for runs in sets for each in _drawings(document, runs, root, path)))
 
 
-def _drawings(document: dict[str, Any], training: Train, root: Path, label: str, path: Path) -> Iterator[Drawing]:
-    """Yield the images of a run for every combination of the grid's generating fields."""
+def _drawings(document: dict[str, Any], trains: tuple[Train, ...], root: Path, path: Path) -> Iterator[Drawing]:
+    """Yield the images that runs steer together, for every combination of the grid's generating fields."""
+    outs = [train.out for train in trains if train.out is not None]
     for chosen in combinations(document.get("grid", {}).get("generate", {}), path):
-        common = {**document.get("generate", {}), **chosen, "dataset": training.dataset}
-        mine, floor = (
-            root / "images" / "_".join(filter(None, (name, _label(chosen)))) for name in (label, "no_control")
-        )
+        common = {**document.get("generate", {}), **chosen, "dataset": trains[0].dataset}
+        names = ("+".join(out.name for out in outs), "no_control")
+        mine, floor = (root / "images" / "_".join(filter(None, (name, _label(chosen)))) for name in names)
         yield Drawing(
-            generate=_form(Generate, {**common, "run": (training.out,), "out": mine}, path),
-            floor=_form(Generate, {**common, "base": training.base, "out": floor}, path),
+            generate=_form(Generate, {**common, "run": tuple(outs), "out": mine}, path),
+            floor=_form(Generate, {**common, "base": trains[0].base, "out": floor}, path),
+            conds=tuple(train.cond for train in trains),
         )
 
 
@@ -161,16 +172,19 @@ def run(design: Design, rank: int = 0, world: int = 1) -> None:
     """
     say(describe(design))
     build(design.build)
-    mine, diverged = design.cells[rank::world], []
+    mine = design.cells[rank::world]
+    runs = [form for cell in mine for form in cell.trains]
+    diverged = []
     for cell in mine:
-        if _train(cell.train):
-            _judge(cell, design.results)
-        else:
-            write_failure(design.results, _failure(cell.train))
-            diverged.append(str(cell.train.out))
+        gone = {form.out for form in cell.trains if not _train(form)}
+        for form in cell.trains:
+            if form.out in gone:
+                write_failure(design.results, _failure(form))
+        diverged += sorted(map(str, gone))
+        _judge([drawing for drawing in cell.drawings if not gone & {*drawing.generate.run}], design.results)
     if diverged:
-        say(f"{len(diverged)} of {len(mine)} runs diverged: {', '.join(diverged)}")
-    if len(diverged) < len(mine):
+        say(f"{len(diverged)} of {len(runs)} runs diverged: {', '.join(diverged)}")
+    if len(diverged) < len(runs):
         leaderboard(Leaderboard(results=design.results))
         say(f"done: open {design.results / 'site' / 'index.html'}, or read {design.results / 'README.md'}")
 
@@ -205,26 +219,29 @@ def _failure(form: Train) -> Failure:
     )
 
 
-def _judge(cell: Cell, results: Path) -> None:
-    """Draw and score a run in every way the study asks for."""
-    for drawing in cell.drawings:
-        floor = generate(drawing.floor)
-        evaluate(Evaluate(images=generate(drawing.generate), no_control=floor, results=results))
+def _judge(drawings: list[Drawing], results: Path) -> None:
+    """Draw and score runs in every way the study asks for."""
+    for drawing in drawings:
+        floor, images = generate(drawing.floor), generate(drawing.generate)
+        for cond in drawing.conds:
+            evaluate(Evaluate(images=images, no_control=floor, cond=cond, results=results))
 
 
 def describe(design: Design) -> str:
     """Return what a study will do, in one paragraph."""
-    updates = sum(cell.train.steps for cell in design.cells)
+    trains = [form for cell in design.cells for form in cell.trains]
+    updates = sum(form.steps for form in trains)
     drawings = sum(len(cell.drawings) for cell in design.cells)
     return (
         f"{design.name}: {design.description}\n"
-        f"{design.build.size} training pairs, {len(design.cells)} runs, {updates} updates in all, "
+        f"{design.build.size} training pairs, {len(trains)} runs, {updates} updates in all, "
         f"{drawings} sets of images; everything goes to {design.root}"
     )
 
 
 def _status(design: Design) -> str:
-    lines = [f"{cell.train.out}: {read_status(cell.train.out or Path(), RUN)}" for cell in design.cells]
+    forms = [form for cell in design.cells for form in cell.trains]
+    lines = [f"{form.out}: {read_status(form.out or Path(), RUN)}" for form in forms]
     return "\n".join(lines)
 
 

@@ -36,8 +36,8 @@ class Row:
 
     @property
     def training(self) -> dict[str, Any]:
-        """Updates, seeds and data of the run; empty for a released ControlNet."""
-        return self.record.training or {}
+        """Updates, seeds and data of the run, of several that steer together of the first; empty of a released one."""
+        return first_of(self.record.training or {})
 
     @property
     def seed(self) -> str:
@@ -56,16 +56,14 @@ class Row:
         """All that decides the weights but the seeds and which draw of the data it was."""
         if not self.training:
             return canonical_json(self.record.evaluation_id)
-        return recipe_of(self.training, self.record.method)
+        return recipe_of(self.record.training or {}, self.record.method)
 
     @property
     def family(self) -> bytes:
         """All that decides the weights but the seeds and the data's number and draw."""
         if not self.training:
             return self.recipe
-        return recipe_of(
-            {key: value for key, value in self.training.items() if key != "num_samples"}, self.record.method
-        )
+        return recipe_of(self.record.training or {}, self.record.method, but=("num_samples",))
 
     @cached_property
     def probes(self) -> list[dict[str, Any]]:
@@ -114,9 +112,17 @@ def epochs(training: dict[str, Any]) -> float | None:
     return float(recipe["steps"] * recipe["batch"] / training["num_samples"])
 
 
-def recipe_of(training: dict[str, Any], method: str) -> bytes:
-    """Return what two trainings share that differ in seeds and the draw of their data alone."""
-    same = {key: value for key, value in training.items() if key not in ("name", "step", "replicate")}
+def first_of(training: dict[str, Any]) -> dict[str, Any]:
+    """Return a training, or the first of several whose runs steer together."""
+    first: dict[str, Any] = training["parts"][0] if "parts" in training else training
+    return first
+
+
+def recipe_of(training: dict[str, Any], method: str, but: tuple[str, ...] = ()) -> bytes:
+    """Return what two trainings share that differ in seeds, the draw of their data, and fields named, alone."""
+    if "parts" in training:
+        return b"+".join(recipe_of(part, method, but) for part in training["parts"])
+    same = {key: value for key, value in training.items() if key not in ("name", "step", "replicate", *but)}
     recipe = {key: value for key, value in same["recipe"].items() if key != "seeds"}
     return canonical_json({**same, "recipe": recipe, "method": same.get("method", method)})
 

@@ -7,6 +7,7 @@ import pytest
 from benchmark import registry
 from benchmark.base.errors import UserError
 from benchmark.contracts.plugins import Method
+from benchmark.engine.board import sections
 from benchmark.engine.imagesets import PROMPTS
 from benchmark.engine.records import read_failures, read_records
 from benchmark.study import STUDIES, combinations, main, read_design
@@ -126,18 +127,18 @@ def test_every_study_that_ships_is_whole(name: str) -> None:
     """Its fields exist, no two runs share a folder, and its methods, sizes and prompts can be had."""
     design = read_design(name, Path("somewhere"))
     assert design.description
-    assert len({cell.train.out for cell in design.cells}) == len(design.cells)
+    assert len({cell.trains[0].out for cell in design.cells}) == len(design.cells)
     assert len({drawing.generate.out for cell in design.cells for drawing in cell.drawings}) >= len(design.cells)
     for cell in design.cells:
-        assert registry.make(Method, cell.train.method)
-        assert cell.train.cond in design.build.cond
-        assert (cell.train.replicate + 1) * (cell.train.num_samples or 0) <= design.build.size
+        assert registry.make(Method, cell.trains[0].method)
+        assert cell.trains[0].cond in design.build.cond
+        assert (cell.trains[0].replicate + 1) * (cell.trains[0].num_samples or 0) <= design.build.size
         assert {drawing.generate.prompts for drawing in cell.drawings} <= set(PROMPTS)
 
 
 def test_draws_of_the_size_study_are_disjoint_and_its_largest_size_is_seen_more_than_once() -> None:
     design = read_design("dataset_size", Path("somewhere"))
-    forms = [cell.train for cell in design.cells]
+    forms = [cell.trains[0] for cell in design.cells]
     assert {named_seeds(form)["subset"] for form in forms} == {0}
     draws = {(form.num_samples, form.replicate) for form in forms}
     assert len(draws) == len(forms) == 15
@@ -156,3 +157,35 @@ def test_the_smoke_study_is_the_quickstart_of_the_readme() -> None:
     assert design.build.cond == ("seg",)
     assert design.build.size == 1000
     assert len(design.cells) == 1
+
+
+TOGETHER = """
+description = "Two conditions that steer together, for the test."
+[build]
+cond = ["seg", "canny"]
+source = "scenes,val=4,test=8"
+size = 500
+workers = 1
+[train]
+steps = 2
+batch = 4
+probe_every = 0
+[generate]
+num_inference_steps = 2
+[grid]
+seed = [0, 1]
+[together]
+cond = ["seg", "canny"]
+"""
+
+
+def test_runs_that_steer_together_are_judged_alone_and_at_once(tmp_path: Path) -> None:
+    file, out = tmp_path / "both.toml", tmp_path / "out"
+    file.write_text(TOGETHER)
+    assert main(["run", str(file), "--out", str(out)]) == 0
+    made = sorted((r.condition, r.method) for r in read_records(out / "results").values())
+    both = "controlnet@seg+controlnet@canny"
+    assert made == sorted([(cond, m) for cond in ("seg", "canny") for m in ("controlnet", both)] * 2)
+    cells = [cell for section in sections(read_records(out / "results")) for cell in section.cells]
+    assert sorted(len(cell.rows) for cell in cells) == [2, 2, 2, 2]  # two seeds are one cell, of the sum as well
+    assert {row.seed for cell in cells for row in cell.rows} == {"0", "1"}
