@@ -93,6 +93,7 @@ def _annotator(condition: Condition, name: str, spec: str | None) -> Annotator |
         raise UserError(
             f"annotator {spec} makes {annotator.condition} maps, not {name}; give --annotator in --cond order"
         )
+    registry.check_classes(condition, annotator)
     return annotator
 
 
@@ -104,6 +105,10 @@ def build_shard(plan: Plan, folder: Path, part: Part) -> Commit:
     annotators = {name: registry.remake(Annotator, a) if a else None for name, a in plan.annotators.items()}
     samples, failed = _usable(registry.remake(Source, plan.source).read(part, plan.resolution), plan.resolution)
     maps = {name: _maps(samples, name, conditions[name], annotators[name]) for name in conditions}
+    for name, condition in conditions.items():
+        failed |= _faults(samples, maps[name], name, condition, plan.resolution)
+    dropped = {k: v for name, a in annotators.items() if a for k, v in _rejected(samples, maps[name], a).items()}
+    dropped = {key: reason for key, reason in dropped.items() if key not in failed}
     rows = [
         Row(
             key=usable.sample.key,
@@ -115,8 +120,9 @@ def build_shard(plan: Plan, folder: Path, part: Part) -> Commit:
             tags=json.dumps(usable.sample.tags, sort_keys=True),
         )
         for i, usable in enumerate(samples)
+        if usable.sample.key not in {*failed, *dropped}
     ]
-    return write_shard(folder, part.name, plan.hash, list(conditions), rows, failed)
+    return write_shard(folder, part.name, plan.hash, list(conditions), rows, failed, dropped)
 
 
 @dataclass(frozen=True)
@@ -161,7 +167,31 @@ def _maps(samples: list[_Usable], name: str, condition: Condition, annotator: An
             raise UserError(f"the source brings no {name} maps; give --annotator NAME, allowed: {allowed}")
         return [condition.warp(s.sample.maps[name], s.transform) for s in samples]
     batches = [samples[i : i + _ANNOTATE_BATCH] for i in range(0, len(samples), _ANNOTATE_BATCH)]
-    return [map_ for batch in batches for map_ in annotator.annotate(np.stack([s.pixels for s in batch]))]
+    return [
+        map_
+        for batch in batches
+        for map_ in annotator.annotate_samples(np.stack([s.pixels for s in batch]), [s.sample.key for s in batch])
+    ]
+
+
+def _faults(samples: list[_Usable], maps: list[Map], name: str, condition: Condition, side: int) -> dict[str, str]:
+    """Return why samples fail whose maps are not of the condition's form.
+
+    Raises:
+        UserError: All maps together look inverted, or exchanged in their channels.
+    """
+    found = {s.sample.key: condition.check(map_, side) for s, map_ in zip(samples, maps, strict=True)}
+    faults = {key: f"its {name} map {fault}" for key, fault in found.items() if fault}
+    whole = [map_ for s, map_ in zip(samples, maps, strict=True) if s.sample.key not in faults]
+    if whole and (turned := condition.turned(whole)):
+        raise UserError(f"the {name} maps of {len(whole)} samples from {samples[0].sample.key} on {turned}")
+    return faults
+
+
+def _rejected(samples: list[_Usable], maps: list[Map], annotator: Annotator) -> dict[str, str]:
+    """Return why samples are left out on purpose."""
+    reasons = {s.sample.key: annotator.reject(map_) for s, map_ in zip(samples, maps, strict=True)}
+    return {key: reason for key, reason in reasons.items() if reason}
 
 
 def _select(source: Source, size: int, commits: dict[str, Commit]) -> list[Part]:

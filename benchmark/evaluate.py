@@ -141,7 +141,7 @@ def observe(condition: Condition, referee: Annotator, reference: "Reference", ev
         "vae": evidence.vae,
         "no_control": evidence.no_control,
     }
-    read = {name: referee.annotate(images) for name, images in sets.items()}
+    read = {name: referee.annotate_samples(images, reference.keys) for name, images in sets.items()}
     half = max(1, len(truth) // 2)
     pairs: dict[str, tuple[list[Map], list[Map]]] = {name: (truth, maps) for name, maps in read.items()}
     pairs["shuffled"] = (truth[half:] + truth[:half], read["run"])
@@ -291,6 +291,7 @@ def _referee(form: Evaluate, condition: Condition, name: str) -> Annotator:
     referee = registry.make(Annotator, form.referee or condition.referee)
     if referee.condition != name:
         raise UserError(f"the referee {form.referee} makes {referee.condition} maps, but the condition is {name}")
+    registry.check_classes(condition, referee)
     return referee
 
 

@@ -61,6 +61,17 @@ def make(family: type[P], spec: str) -> P:
     return plugin(**typed)
 
 
+def check_classes(condition: Condition, annotator: Annotator) -> None:
+    """Refuse an annotator whose class ids cannot be those of a condition.
+
+    Raises:
+        UserError: It tells another number of classes apart.
+    """
+    wanted, given = condition.num_classes, annotator.num_classes
+    if given is not None and given != wanted:
+        raise UserError(f"{spec(annotator)} tells {given} classes apart, but {spec(condition)} holds {wanted}")
+
+
 def describe(plugin: Any) -> dict[str, Any]:
     """Return a plugin's name and every field's value: enough to make it again."""
     return {"name": _name(type(plugin)), **dataclasses.asdict(plugin)}

@@ -8,6 +8,7 @@ from benchmark.base.files import sha256_file
 from benchmark.contracts.plugins import Annotator, Images, Map
 from benchmark.scenes.maps import CONDITIONS
 from benchmark.scenes.models import REFEREE_FILE, Referee, load_referee
+from benchmark.scenes.palette import SEG_CLASSES
 from benchmark.scenes.reading import read, read_off
 
 
@@ -30,6 +31,11 @@ class Scenes(Annotator):
     def condition(self) -> str:
         """The condition it makes maps of."""
         return self.kind
+
+    @property
+    def num_classes(self) -> int | None:
+        """The classes of the world, where it reads them."""
+        return len(SEG_CLASSES) if self.kind == "seg" else None
 
     @cached_property
     def _referee(self) -> Referee:

@@ -1,5 +1,6 @@
 """What conditions of white marks on black share: one-bit storage, and F1 with and without a pixel of tolerance."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import cv2
@@ -7,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmark.base.images import Transform, decode_ids, encode_bilevel_png
-from benchmark.contracts.plugins import Condition, Images, Map
+from benchmark.contracts.plugins import Condition, Images, Map, MapForm
 
 _ROW = ("images", "f1", "f1_1px", "share_marked")
 
@@ -16,6 +17,16 @@ class Masks(Condition):
     """Marks and ground. Map: bool (H, W), True on a mark; shown white on black."""
 
     headline: ClassVar[str] = "f1_1px"
+
+    @property
+    def form(self) -> MapForm:
+        """True on a mark."""
+        return MapForm("bool", ("H", "W"), 0, 1, "a mark is white, the ground black", ("mark",), "nearest")
+
+    def turned(self, maps: Sequence[Map]) -> str | None:
+        """Return what is wrong where more than half of all pixels are marks: the ground is not black."""
+        share = float(np.mean([map_.array.mean() for map_ in maps]))
+        return f"mark {share:.0%} of the pixels: marks must be white on black" if share > 0.5 else None
 
     def warp(self, map_: Map, transform: Transform) -> Map:
         """Return the map resized and cropped without mixing pixels."""

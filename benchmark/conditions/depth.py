@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmark.base.images import Transform, decode_grey16, encode_png
-from benchmark.contracts.plugins import Condition, Images, Map
+from benchmark.contracts.plugins import Condition, Images, Map, MapForm
 
 _STEP = 0.001  # metres of one level in the stored PNG: up to 65.535 m
+MAX_METRES = 65.535
 _ROW = ("images", "absrel", "rmse", "aligned_rmse", "delta_1.25")
 
 
@@ -26,6 +27,12 @@ class Depth(Condition):
     def referee(self) -> str:
         """The bundled referee of the scenes world."""
         return "scenes:depth"
+
+    @property
+    def form(self) -> MapForm:
+        """Metres."""
+        polarity = "a large value is far; shown as inverse depth, near white and far black"
+        return MapForm("float32", ("H", "W"), 0, MAX_METRES, polarity, ("inverse depth",), "nearest")
 
     def warp(self, map_: Map, transform: Transform) -> Map:
         """Return the map resized and cropped by nearest neighbour: no depth that nothing has."""

@@ -1,5 +1,6 @@
 """Surface normals in camera space: x right, y up, z towards the viewer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmark.base.images import Transform, decode_rgb, encode_png
-from benchmark.contracts.plugins import Condition, Images, Map
+from benchmark.contracts.plugins import Condition, Images, Map, MapForm
 
+_LENGTH_TOLERANCE = 0.02  # a step of 1/127.5 in three channels, and room
 _ROW = ("images", "mean_degrees", "within_11.25_degrees", "within_30_degrees")
 
 
@@ -25,6 +27,25 @@ class Normal(Condition):
     def referee(self) -> str:
         """The bundled referee of the scenes world."""
         return "scenes:normal"
+
+    @property
+    def form(self) -> MapForm:
+        """Unit vectors."""
+        polarity = "bright red faces right, bright green up, bright blue the viewer"
+        return MapForm("float32", ("H", "W", 3), -1, 1, polarity, ("x right", "y up", "z to the viewer"), "nearest")
+
+    def check(self, map_: Map, side: int) -> str | None:
+        """Return in what a map differs from the form, as where a normal is not of length 1."""
+        fault = super().check(map_, side)
+        if fault is None and np.abs(np.linalg.norm(map_.array, axis=-1) - 1).max() > _LENGTH_TOLERANCE:
+            return "holds normals that are not of length 1"
+        return fault
+
+    def turned(self, maps: Sequence[Map]) -> str | None:
+        """Return what is wrong where surfaces do not face the viewer, whom they could not be seen by."""
+        facing = float(np.mean([map_.array[..., 2].mean() for map_ in maps]))
+        reason = "face away from the viewer: channels must be x right, y up, z towards the viewer, as red, green, blue"
+        return reason if facing <= 0 else None
 
     def warp(self, map_: Map, transform: Transform) -> Map:
         """Return the map resized and cropped by nearest neighbour: no direction that nothing has."""

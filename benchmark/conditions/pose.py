@@ -12,7 +12,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from benchmark.base.images import Transform
-from benchmark.contracts.plugins import Condition, Images, Map
+from benchmark.contracts.plugins import Condition, Images, Map, MapForm
 from benchmark.numbers.pose import SEEN, keypoint_hits
 from benchmark.scenes.figure import KEYPOINTS, LIMBS
 
@@ -36,6 +36,25 @@ class Pose(Condition):
     def referee(self) -> str:
         """The bundled referee of the scenes world."""
         return "scenes:pose"
+
+    @property
+    def form(self) -> MapForm:
+        """Keypoints; those outside the image may lie anywhere."""
+        polarity = "limbs in colours of their own and white joints on black"
+        axes = ("P", len(KEYPOINTS), 3)
+        return MapForm("float32", axes, -np.inf, np.inf, polarity, ("red", "green", "blue"), "points")
+
+    def check(self, map_: Map, side: int) -> str | None:
+        """Return in what a map differs from the form, as where a joint is seen outside the image."""
+        fault = super().check(map_, side)
+        if fault is not None:
+            return fault
+        visibility = map_.array[..., 2]
+        if not np.isin(visibility, (0, 1, SEEN)).all():
+            return "holds visibilities other than 0 outside, 1 hidden, 2 seen"
+        seen = map_.array[visibility == SEEN][:, :2]
+        inside = bool(((seen >= 0) & (seen <= 1)).all())
+        return None if inside else "holds seen joints outside 0 to 1: x and y are in units of the image's side"
 
     def warp(self, map_: Map, transform: Transform) -> Map:
         """Return the keypoints where scaling the shorter side and cropping the centre take them."""

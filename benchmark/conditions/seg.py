@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from benchmark.base.errors import UserError, did_you_mean
 from benchmark.base.images import Transform, decode_ids, encode_paletted_png
-from benchmark.contracts.plugins import Condition, Images, Map
+from benchmark.contracts.plugins import Condition, Images, Map, MapForm
 from benchmark.scenes.palette import SEG_CLASSES, SEG_COLOURS
 
 # palette name -> (class names, RGB colours, how many of the first classes are background)
@@ -42,6 +42,17 @@ class Seg(Condition):
     def colours(self) -> NDArray[np.uint8]:
         """The palette, uint8 (C, 3) RGB."""
         return np.array(PALETTES[self.palette][1], dtype=np.uint8)
+
+    @property
+    def num_classes(self) -> int:
+        """The number of the palette's classes."""
+        return len(self.colours)
+
+    @property
+    def form(self) -> MapForm:
+        """Class ids."""
+        high = self.num_classes - 1
+        return MapForm("uint16", ("H", "W"), 0, high, "colours of the palette", ("red", "green", "blue"), "nearest")
 
     def _check(self, ids: NDArray[np.uint16]) -> None:
         highest = int(ids.max(initial=0))

@@ -36,6 +36,29 @@ class Map:
 
 
 @dataclass(frozen=True)
+class MapForm:
+    """What every canonical map of a condition is; `Condition.check` holds the maps of a build to it.
+
+    Attributes:
+        dtype: NumPy's name of the array's type.
+        axes: Lengths of its axes: "H" and "W" are the sides of the image, "P" is any number.
+        low: Least legal value.
+        high: Greatest legal value.
+        polarity: What is high or bright, and what is low or dark.
+        channels: What the conditioning image holds in red, green and blue; one name where all three are equal.
+        interpolation: How a map is resized: "nearest" where values must not mix, else "area"; "points" are moved.
+    """
+
+    dtype: str
+    axes: tuple[str | int, ...]
+    low: float
+    high: float
+    polarity: str
+    channels: tuple[str, ...]
+    interpolation: str
+
+
+@dataclass(frozen=True)
 class Sample:
     """One item of a source.
 
@@ -98,6 +121,11 @@ class Annotator(ABC):
     def condition(self) -> str:
         """The condition it makes maps of."""
 
+    @property
+    def num_classes(self) -> int | None:
+        """How many class ids it tells apart; None where its maps hold no ids."""
+        return None
+
     def identity(self) -> dict[str, str]:
         """Return the sha256 of the weights; an algorithm without weights is named by its fields alone."""
         return {}
@@ -105,6 +133,14 @@ class Annotator(ABC):
     @abstractmethod
     def annotate(self, images: Images) -> list[Map]:
         """Return one map for each image of uint8 (N, H, W, 3) RGB."""
+
+    def annotate_samples(self, images: Images, keys: Sequence[str]) -> list[Map]:
+        """Return one map for each image; where chance has a part in it, it is drawn by the sample's key alone."""
+        return self.annotate(images)
+
+    def reject(self, map_: Map) -> str | None:
+        """Return why a pair with this map is left out of a dataset on purpose, or None."""
+        return None
 
 
 class Condition(ABC):
@@ -118,6 +154,24 @@ class Condition(ABC):
     @abstractmethod
     def referee(self) -> str:
         """The annotator, with its parameters, that scores generated images."""
+
+    @property
+    @abstractmethod
+    def form(self) -> MapForm:
+        """What its maps are: type, axes, range, polarity, channels, interpolation."""
+
+    @property
+    def num_classes(self) -> int | None:
+        """How many class ids its maps may hold; None where they hold no ids."""
+        return None
+
+    def check(self, map_: Map, side: int) -> str | None:
+        """Return in what a map differs from the form, for an image of so many pixels a side, or None."""
+        return form_fault(self.form, map_.array, side)
+
+    def turned(self, maps: Sequence[Map]) -> str | None:
+        """Return why the maps of many images look inverted or exchanged in their channels, or None."""
+        return None
 
     @abstractmethod
     def warp(self, map_: Map, transform: Transform) -> Map:
@@ -142,6 +196,17 @@ class Condition(ABC):
     @abstractmethod
     def scores(self, totals: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         """Return named scores, each (...), of summed rows (..., K); more is better but for those named in `errors`."""
+
+
+def form_fault(form: MapForm, array: NDArray[Any], side: int) -> str | None:
+    """Return in what an array differs from a form, for an image of `side` pixels, or None."""
+    wanted = [side if axis in ("H", "W") else axis for axis in form.axes]
+    fits = len(wanted) == array.ndim and all(w in ("P", n) for w, n in zip(wanted, array.shape, strict=True))
+    if array.dtype != form.dtype or not fits:
+        return f"is {array.dtype} {array.shape}, not {form.dtype} ({', '.join(map(str, wanted))})"
+    if array.size and not (array.min() >= form.low and array.max() <= form.high):  # a NaN is neither
+        return f"holds values from {array.min():g} to {array.max():g}, outside {form.low:g} to {form.high:g}"
+    return None
 
 
 class Encoder(ABC):

@@ -1,6 +1,7 @@
 """A finished dataset folder: its manifest, its rows, its card."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,7 +34,7 @@ class Manifest:
         """Return the manifest of a plan's committed shards, in order."""
         counts = {split: sum(c.num_ok for c in commits if c.split == split) for split in SPLITS}
         failed = {key: reason for c in commits for key, reason in c.failed.items()}
-        return cls(plan.hash, fingerprint(plan.hash, commits), counts, [asdict(c) for c in commits], failed)
+        return cls(plan.hash, fingerprint(plan.hash, commits), counts, [c.record() for c in commits], failed)
 
     def write(self, folder: Path) -> None:
         """Put the manifest into the dataset folder."""
@@ -112,6 +113,8 @@ def card(plan: Plan, manifest: Manifest, name: str, command: str) -> str:
     ]
     header = yaml.safe_dump({"configs": [{"config_name": "default", "data_files": files}]}, sort_keys=False)
     conditions = ", ".join(condition["name"] for condition in plan.conditions)
+    reasons = Counter(reason for s in manifest.shards for reason in s.get("dropped", {}).values())
+    dropped = "".join(f" Left out on purpose: {n} ({reason})." for reason, n in sorted(reasons.items()))
     counts = "\n".join(f"| {split} | {manifest.num_rows[split]} |" for split in SPLITS)
     return f"""---
 {header}---
@@ -126,7 +129,7 @@ Pairs of image, caption and condition map ({conditions}) at {plan.resolution} x 
 |---|---|
 {counts}
 
-Rows that failed: {len(manifest.failed)}. Fingerprint: `{manifest.fingerprint}`.
+Rows that failed: {len(manifest.failed)}.{dropped} Fingerprint: `{manifest.fingerprint}`.
 
 Made by `{command}` from
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Commit:
-    """What became of one shard: every row read is ok or failed, and the file that holds the ok ones.
+    """What became of one shard: every row read is ok, failed or dropped, and the file that holds the ok ones.
 
     Attributes:
         shard: Name of the part, as ``train-000003``.
@@ -46,7 +46,8 @@ class Commit:
         sha256: Of the file.
         num_in: Rows read.
         num_ok: Rows in the file.
-        failed: Key to reason, for every row that is not.
+        failed: Key to reason, for every row that could not be used.
+        dropped: Key to reason, for every row that was left out on purpose.
     """
 
     shard: str
@@ -57,6 +58,11 @@ class Commit:
     num_in: int
     num_ok: int
     failed: dict[str, str]
+    dropped: dict[str, str] = field(default_factory=dict)
+
+    def record(self) -> dict[str, Any]:
+        """Return the fields as they are stored; `dropped` only where there is any."""
+        return {name: value for name, value in asdict(self).items() if name != "dropped" or value}
 
     @property
     def split(self) -> str:
@@ -80,12 +86,19 @@ def schema(conditions: Sequence[str], plan_hash: str) -> pa.Schema:
 
 
 def write_shard(
-    folder: Path, shard: str, plan_hash: str, conditions: Sequence[str], rows: Sequence[Row], failed: dict[str, str]
+    folder: Path,
+    shard: str,
+    plan_hash: str,
+    conditions: Sequence[str],
+    rows: Sequence[Row],
+    failed: dict[str, str],
+    dropped: dict[str, str],
 ) -> Commit:
     """Write a shard's rows and commit it, or return the commit that is already there: the first writer wins."""
     file, digest, size = _write_rows(folder, shard, schema(conditions, plan_hash), rows) if rows else (None, None, 0)
-    commit = Commit(shard, plan_hash, file, digest, size, len(rows) + len(failed), len(rows), failed)
-    create_once(_commit_path(folder, shard), canonical_json(asdict(commit)) + b"\n")
+    num_in = len(rows) + len(failed) + len(dropped)
+    commit = Commit(shard, plan_hash, file, digest, size, num_in, len(rows), failed, dropped)
+    create_once(_commit_path(folder, shard), canonical_json(commit.record()) + b"\n")
     return read_commit(folder, shard)
 
 
@@ -197,5 +210,6 @@ def fingerprint(plan_hash: str, commits: Sequence[Commit]) -> str:
     """Return the hash of a dataset: its plan and every shard's content, in order."""
     digest = hashlib.sha256(plan_hash.encode())
     for commit in commits:
-        digest.update(canonical_json([commit.shard, commit.sha256, commit.num_ok, commit.failed]))
+        dropped = [commit.dropped] if commit.dropped else []
+        digest.update(canonical_json([commit.shard, commit.sha256, commit.num_ok, commit.failed, *dropped]))
     return digest.hexdigest()

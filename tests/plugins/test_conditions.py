@@ -29,6 +29,7 @@ every_condition = pytest.mark.parametrize("name", registry.names(Condition))
 _READS = {
     "canny": 1.0,
     "depth": 0.08,
+    "lineart": 1.0,
     "lines": 0.85,
     "normal": 20.0,
     "pose": 0.4,
@@ -75,13 +76,13 @@ def _pairs(name: str) -> list[tuple[Map, Map]]:
 
 
 def test_the_conditions_of_the_paper_are_there() -> None:
-    wanted = {"canny", "depth", "lines", "normal", "pose", "scribble", "seg", "softedge"}
+    wanted = {"canny", "depth", "lineart", "lines", "normal", "pose", "scribble", "seg", "softedge"}
     assert wanted <= set(registry.names(Condition))
 
 
 @every_condition
 def test_encode_and_decode_keep_a_map_to_the_precision_it_is_stored_with(name: str) -> None:
-    steps = {"depth": 0.0005, "softedge": 0.5 / 255, "normal": 0.008, "pose": 1e-6}
+    steps = {"depth": 0.0005, "lineart": 0.5 / 255, "softedge": 0.5 / 255, "normal": 0.008, "pose": 1e-6}
     for map_, decoded in zip(_maps(name), _stored(name), strict=True):
         assert decoded.array.dtype == map_.array.dtype
         assert decoded.array.shape == map_.array.shape
@@ -115,7 +116,7 @@ def test_doubling_the_size_repeats_pixels(name: str) -> None:
     assert np.array_equal(condition.render(map_, 128)[::2, ::2], condition.render(map_, 64))
 
 
-@pytest.mark.parametrize("name", ["depth", "normal", "pose", "softedge"])
+@pytest.mark.parametrize("name", ["depth", "lineart", "normal", "pose", "softedge"])
 def test_doubling_the_size_shows_the_same(name: str) -> None:
     condition, map_ = registry.make(Condition, name), _maps(name)[0]
     half = cv2.resize(condition.render(map_, 128), (64, 64), interpolation=cv2.INTER_AREA)
@@ -220,6 +221,71 @@ def test_a_condition_can_be_described_and_made_again(name: str) -> None:
 @pytest.mark.parametrize("name", registry.names(Condition))
 def test_the_class_says_what_a_map_is(name: str) -> None:
     assert "Map:" in (inspect.getdoc(type(registry.make(Condition, name))) or "")
+
+
+@every_condition
+def test_maps_have_the_declared_form_and_others_have_not(name: str) -> None:
+    condition = registry.make(Condition, name)
+    form, array = condition.form, _maps(name)[0].array
+    assert all(condition.check(map_, 64) is None for map_ in _maps(name))
+    assert f"not {form.dtype}" in (condition.check(Map(array.astype(np.int8)), 64) or "")
+    assert f"is {form.dtype}" in (condition.check(Map(array[None]), 64) or "")
+    if "H" in form.axes:
+        assert "not" in (condition.check(Map(array), 63) or "")
+    if form.dtype == "float32":
+        assert "nan" in (condition.check(Map(np.where(array == array.max(), np.nan, array).astype("f4")), 64) or "")
+    if np.isfinite(form.high) and form.dtype != "bool":
+        assert "outside" in (condition.check(Map(np.full_like(array, form.high + 1)), 64) or "")
+
+
+@every_condition
+def test_values_mix_in_resizing_only_where_that_is_declared(name: str) -> None:
+    condition, map_ = registry.make(Condition, name), _maps(name)[0]
+    if condition.form.interpolation == "points":
+        return
+    smaller = condition.warp(map_, Transform(64, 64, 48)).array
+    axis = None if map_.array.ndim == 2 else 0
+    mixes = len(np.setdiff1d(smaller.ravel(), map_.array.ravel())) > 0
+    there = np.unique(map_.array.reshape(-1, *map_.array.shape[2:]), axis=axis)
+    assert mixes == (condition.form.interpolation == "area")
+    if mixes:
+        assert smaller.mean() == pytest.approx(map_.array.mean(), abs=1 / 255)
+    else:
+        assert {v.tobytes() for v in smaller.reshape(48 * 48, -1)} <= {v.tobytes() for v in there}
+
+
+@every_condition
+def test_conditioning_images_hold_the_declared_channels(name: str) -> None:
+    condition = registry.make(Condition, name)
+    shown = condition.render(_maps(name)[0], 64)
+    assert (np.ptp(shown, axis=2).max() == 0) == (len(condition.form.channels) == 1)
+
+
+@pytest.mark.parametrize("name", ["canny", "lineart", "lines", "scribble", "softedge"])
+def test_black_on_white_is_noticed(name: str) -> None:
+    condition, maps = registry.make(Condition, name), _maps(name)
+    inverted = [Map(~m.array if m.array.dtype == bool else 1 - m.array) for m in maps]
+    assert condition.turned(maps) is None
+    assert "white on black" in (condition.turned(inverted) or "")
+    assert np.mean([condition.render(m, 64) for m in maps]) < 127
+
+
+def test_normals_that_face_away_or_are_too_long_are_noticed() -> None:
+    condition, maps = registry.make(Condition, "normal"), _maps("normal")
+    assert condition.turned(maps) is None
+    assert "face away" in (condition.turned([Map(-m.array) for m in maps]) or "")
+    assert "length 1" in (condition.check(Map(0.9 * maps[0].array), 64) or "")
+
+
+def test_joints_seen_outside_the_image_and_unknown_visibilities_are_noticed() -> None:
+    condition, figure = registry.make(Condition, "pose"), np.full((1, 18, 3), 0.5, np.float32)
+    assert "visibilities" in (condition.check(Map(figure), 64) or "")
+    figure[..., 2] = 2
+    assert condition.check(Map(figure), 64) is None
+    figure[0, 3, 0] = 40  # pixels
+    assert "units of the image's side" in (condition.check(Map(figure), 64) or "")
+    figure[0, 3, 2] = 0
+    assert condition.check(Map(figure), 64) is None
 
 
 def _edges(*rows: str) -> Map:

@@ -1,0 +1,81 @@
+"""What conditions of strength share: eight-bit storage, brightness, SSIM and absolute error."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmark.base.images import Transform, decode_ids, encode_png
+from benchmark.contracts.plugins import Condition, Images, Map, MapForm
+
+_ROW = ("images", "ssim", "absolute_error")
+_SSIM_C1, _SSIM_C2 = 0.01**2, 0.03**2
+
+
+class Strengths(Condition):
+    """How strong a mark is. Map: float32 (H, W) in [0, 1], stored in steps of 1/255; shown white on black."""
+
+    headline: ClassVar[str] = "ssim"
+    errors: ClassVar[frozenset[str]] = frozenset({"absolute_error"})
+
+    @property
+    def form(self) -> MapForm:
+        """Strength."""
+        return MapForm("float32", ("H", "W"), 0, 1, "strong is white, nothing black", ("strength",), "area")
+
+    def turned(self, maps: Sequence[Map]) -> str | None:
+        """Return what is wrong where the mean is bright: the ground is not black."""
+        mean = float(np.mean([map_.array.mean() for map_ in maps]))
+        return f"are {mean:.0%} bright: marks must be white on black" if mean > 0.5 else None
+
+    def warp(self, map_: Map, transform: Transform) -> Map:
+        """Return the map resized by area and cropped."""
+        return Map(transform.apply(_bytes(map_), cv2.INTER_AREA).astype(np.float32) / 255)
+
+    def encode(self, map_: Map) -> bytes:
+        """Return an eight-bit grey PNG."""
+        return encode_png(_bytes(map_))
+
+    def decode(self, data: bytes) -> Map:
+        """Return the strengths of a grey PNG."""
+        return Map(decode_ids(data).astype(np.float32) / 255)
+
+    def render(self, map_: Map, size: int) -> Images:
+        """Return strength as brightness."""
+        grey = _bytes(map_)
+        scaled = cv2.resize(grey, (size, size), interpolation=cv2.INTER_LINEAR) if grey.shape[0] != size else grey
+        return np.repeat(scaled[:, :, None], 3, axis=2)
+
+    def compare(self, reference: Map, predicted: Map) -> NDArray[np.float64]:
+        """Return (images, SSIM, mean absolute error)."""
+        a, b = reference.array.astype(np.float64), predicted.array.astype(np.float64)
+        return np.array([1.0, ssim(a, b), np.abs(a - b).mean()])
+
+    def scores(self, totals: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        """Return means over images."""
+        return {name: totals[..., i] / totals[..., 0] for i, name in enumerate(_ROW) if i}
+
+
+def _bytes(map_: Map) -> NDArray[np.uint8]:
+    levels: NDArray[np.uint8] = np.rint(255 * map_.array).astype(np.uint8)
+    return levels
+
+
+def ssim(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """Return the structural similarity of two maps in [0, 1] (Wang et al. 2004).
+
+    Gaussian window of 11 pixels and deviation 1.5, range 1, population variance, mean over the windows that fit inside.
+    """
+
+    def local(x: NDArray[np.float64]) -> NDArray[np.float64]:
+        blurred: NDArray[np.float64] = cv2.GaussianBlur(x, (11, 11), 1.5)[5:-5, 5:-5]
+        return blurred
+
+    mean_a, mean_b = local(a), local(b)
+    var_a, var_b = local(a * a) - mean_a**2, local(b * b) - mean_b**2
+    covariance = local(a * b) - mean_a * mean_b
+    luminance = (2 * mean_a * mean_b + _SSIM_C1) / (mean_a**2 + mean_b**2 + _SSIM_C1)
+    structure = (2 * covariance + _SSIM_C2) / (var_a + var_b + _SSIM_C2)
+    return float((luminance * structure).mean())
