@@ -98,7 +98,8 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], weights: Weights) -> n
         UserError: The weights are those of another network.
     """
     try:
-        network.load_state_dict({name.removeprefix("module."): tensor for name, tensor in state.items()})
+        named = {name.removeprefix("module."): tensor.contiguous() for name, tensor in state.items()}
+        network.load_state_dict(named, assign=True)
     except (RuntimeError, AttributeError) as error:
         raise UserError(f"{weights.path} holds the weights of another network ({str(error).splitlines()[0]})") from None
     return network.float().eval().requires_grad_(False).to(choose_device(None))
@@ -106,8 +107,8 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], weights: Weights) -> n
 
 @lru_cache(maxsize=2)
 def network(build: Callable[[Weights], nn.Module], weights: Weights) -> nn.Module:
-    """Return a network, kept for the next shard."""
-    with quiet():
+    """Return a network, kept for the next shard; it is made without values, which would be thrown away."""
+    with quiet(), torch.device("meta"):
         return build(weights)
 
 

@@ -31,7 +31,7 @@ class Lsd(Annotator):
         return [Map(draw_segments(self._segments(image), len(image)) >= 255 * ON) for image in images]
 
     def _segments(self, image: Images) -> NDArray[np.float32]:
-        """Return segments (L, 4) in pixels from the corner of the image; OpenCV counts from the first pixel's centre."""
+        """Return segments (L, 4) in pixels from the image's corner; OpenCV counts from the centre of the first."""
         found, *_ = cv2.createLineSegmentDetector().detect(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
         segments = np.zeros((0, 4), np.float32) if found is None else found.reshape(-1, 4)
         lengths = np.linalg.norm(segments[:, :2] - segments[:, 2:], axis=1)

@@ -49,7 +49,7 @@ class Mlsd(Detector):
         """Return segments, float (L, 4): x and y of both ends in pixels of the detection size."""
         opaque = np.ones((*images.shape[:3], 1), np.float32)
         pixels = np.concatenate([images.astype(np.float32), opaque], axis=3).transpose(0, 3, 1, 2) / 127.5 - 1.0
-        found = network(torch.from_numpy(np.ascontiguousarray(pixels)).to(device_of(network)))
+        found = network(torch.from_numpy(pixels).to(device_of(network)))
         return [self._segments(found[i : i + 1]) for i in range(len(images))]
 
     def _segments(self, output: Tensor) -> NDArray[np.float64]:
