@@ -10,10 +10,11 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from benchmark import build, registry
+from benchmark import build, evaluate, registry
 from benchmark.base.errors import UserError
 from benchmark.contracts.plugins import Annotator, Condition, Images, Map
 from benchmark.engine.datasets import BuiltDataset
+from benchmark.engine.imagesets import load_reference
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,17 @@ def test_rejected_rows_are_left_out_and_counted(photos: Path, tmp_path: Path) ->
         f"Left out on purpose: {len(dropped)} (the upper half is brighter)" in (some.folder / "README.md").read_text()
     )
     assert build.main(["--verify", str(some.folder), "--recompute", "1"]) == 0
+
+
+def test_a_referee_with_chance_draws_what_the_build_drew(photos: Path, tmp_path: Path) -> None:
+    words = ["--cond", "canny", "--annotator", "random_canny", "--source", f"folder:{photos}", "--workers", "1"]
+    assert build.main([*words, "--out", str(tmp_path / "set")]) == 0
+    dataset, condition = BuiltDataset.open(tmp_path / "set"), registry.make(Condition, "canny")
+    reference = load_reference(dataset, "train", "canny", None)
+    evidence = evaluate.Evidence(reference.images, reference.images, reference.images, reference.images)
+    for referee, alike in (("random_canny", True), ("random_canny,seed=1", False), ("canny", False)):
+        rows = evaluate.observe(condition, registry.make(Annotator, referee), reference, evidence)
+        assert (condition.scores(rows["real"].sum(axis=0))["f1"] == 1.0) == alike
 
 
 def test_an_annotator_of_other_classes_is_refused() -> None:

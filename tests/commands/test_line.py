@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor
 
 from benchmark import evaluate, generate, leaderboard, registry, train
 from benchmark.base.files import sha256
@@ -97,6 +98,22 @@ def test_the_record_holds_the_commands_of_evaluation_and_of_training(line: Path)
     assert environment["command"].startswith("python -m benchmark.evaluate")
     assert environment["training"]["command"].startswith("python -m benchmark.train")
     assert environment["training"]["packages"]["torch"]
+
+
+def test_a_checkpoint_may_be_the_referee(line: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--images", "runs/images/mine", "--metric", "kid", "--results", str(tmp_path / "results"), "--referee"]
+    config = SegformerConfig(depths=[1] * 4, hidden_sizes=[8] * 4, decoder_hidden_size=8, num_attention_heads=[1] * 4)
+    for classes in (7, 150):
+        config.num_labels = classes
+        SegformerForSemanticSegmentation(config).save_pretrained(tmp_path / str(classes))
+        SegformerImageProcessor(size={"height": 64, "width": 64}).save_pretrained(tmp_path / str(classes))
+    assert evaluate.main([*words, f"transformers_seg:{tmp_path / '150'}"]) == 2
+    assert "tells 150 classes apart, but seg holds 7" in last_error(capsys)
+    assert evaluate.main([*words, f"transformers_seg:{tmp_path / '7'}"]) == 0
+    record, own = read(next((tmp_path / "results").rglob("*.json"))), read(line)
+    assert record.referee["weights_sha256"] == sha256((tmp_path / "7" / "model.safetensors").read_bytes())
+    assert record.comparability_key != own.comparability_key
+    assert record.reconstruction["miou"].real.estimate < own.reconstruction["miou"].real.estimate
 
 
 def test_every_score_states_its_interval_and_number_of_images(line: Path) -> None:

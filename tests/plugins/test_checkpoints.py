@@ -39,6 +39,8 @@ def _spread(model: torch.nn.Module, seed: int) -> torch.nn.Module:
     for name, parameter in model.named_parameters():
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=(2 / parameter[0].numel()) ** 0.5)
+            if name == "head.head.4.weight":  # a rectifier follows
+                parameter.data.abs_()
         elif "bias" in name:
             torch.nn.init.normal_(parameter, std=0.1)
     return model
