@@ -5,7 +5,7 @@ import math
 import os
 import random
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice
@@ -22,6 +22,7 @@ from benchmark.base.images import BadImage, Transform, decode_rgb, encode_jpeg, 
 from benchmark.cli import command_line, non_negative, option, parse_size, positive, share
 from benchmark.cli import main as cli_main
 from benchmark.contracts.plugins import Annotator, Condition, Images, Map, Part, Sample, Source
+from benchmark.engine.columns import check_columns, column_maps, wanted_columns
 from benchmark.engine.datasets import BuiltDataset, Manifest, card
 from benchmark.engine.executors import run_local
 from benchmark.engine.pictures import grid
@@ -65,20 +66,18 @@ def make_plan(form: Build) -> Plan:
         raise UserError(f"{len(form.annotator)} annotators for {len(form.cond)} conditions; give at most one each")
     conditions = [registry.make(Condition, spec) for spec in form.cond]
     source = registry.make(Source, form.source)
-    annotators: dict[str, dict[str, Any] | None] = {}
-    identities: dict[str, dict[str, str]] = {}
+    made: dict[str, Annotator | None] = {}
     for i, condition in enumerate(conditions):
         spec = form.annotator[i] if i < len(form.annotator) else None
         name = registry.describe(condition)["name"]
-        annotator = _annotator(condition, name, spec)
-        annotators[name] = registry.describe(annotator) if annotator else None
-        identities[name] = annotator.identity() if annotator else {}
+        made[name] = _annotator(condition, name, spec)
+    check_columns(source, form.source, made.values())
     return Plan(
         source=registry.describe(source),
         source_identity=source.identity(),
         conditions=[registry.describe(condition) for condition in conditions],
-        annotators=annotators,
-        annotator_identities=identities,
+        annotators={name: registry.describe(annotator) if annotator else None for name, annotator in made.items()},
+        annotator_identities={name: annotator.identity() if annotator else {} for name, annotator in made.items()},
         resolution=form.resolution,
         versions=Plan.current_versions(),
     )
@@ -89,7 +88,7 @@ def _annotator(condition: Condition, name: str, spec: str | None) -> Annotator |
     if spec is None and condition.annotator is None:
         return None
     annotator = registry.make(Annotator, spec or condition.referee)
-    if annotator.condition != name:
+    if not annotator.columns and annotator.condition != name:
         raise UserError(
             f"annotator {spec} makes {annotator.condition} maps, not {name}; give --annotator in --cond order"
         )
@@ -103,7 +102,10 @@ def build_shard(plan: Plan, folder: Path, part: Part) -> Commit:
         return read_commit(folder, part.name)
     conditions = {c["name"]: registry.remake(Condition, c) for c in plan.conditions}
     annotators = {name: registry.remake(Annotator, a) if a else None for name, a in plan.annotators.items()}
-    samples, failed = _usable(registry.remake(Source, plan.source).read(part, plan.resolution), plan.resolution)
+    columns = wanted_columns(annotators.values())
+    read = registry.remake(Source, plan.source).read(part, plan.resolution, columns)
+    copy = partial(column_maps, conditions=conditions, annotators=annotators)
+    samples, failed = _usable(read, plan.resolution, copy)
     maps = {name: _maps(samples, name, conditions[name], annotators[name]) for name in conditions}
     for name, condition in conditions.items():
         failed |= _faults(samples, maps[name], name, condition, plan.resolution)
@@ -117,7 +119,7 @@ def build_shard(plan: Plan, folder: Path, part: Part) -> Commit:
             maps={name: condition.encode(maps[name][i]) for name, condition in conditions.items()},
             width=usable.pixels.shape[1],
             height=usable.pixels.shape[0],
-            tags=json.dumps(usable.sample.tags, sort_keys=True),
+            tags=json.dumps(usable.tags, sort_keys=True),
         )
         for i, usable in enumerate(samples)
         if usable.sample.key not in {*failed, *dropped}
@@ -133,30 +135,39 @@ class _Usable:
     data: bytes
     pixels: Images
     transform: Transform
+    copied: dict[str, Map]
+
+    @property
+    def tags(self) -> dict[str, Any]:
+        """The sample's, with the transform that its image and its copied maps went through together."""
+        return {**self.sample.tags, **({"transform": self.transform.record()} if self.copied else {})}
 
 
-def _usable(samples: Iterator[Sample], resolution: int) -> tuple[list[_Usable], dict[str, str]]:
+_Copy = Callable[[Sample, Transform], dict[str, Map]]
+
+
+def _usable(samples: Iterator[Sample], resolution: int, copy: _Copy) -> tuple[list[_Usable], dict[str, str]]:
     usable, failed = [], {}
     for sample in samples:
         try:
             if sample.fault is not None:
                 raise BadImage(sample.fault)
-            usable.append(_prepare(sample, resolution))
+            usable.append(_prepare(sample, resolution, copy))
         except BadImage as error:
             failed[sample.key] = str(error)
     return usable, failed
 
 
-def _prepare(sample: Sample, resolution: int) -> _Usable:
+def _prepare(sample: Sample, resolution: int, copy: _Copy) -> _Usable:
     """Resize and crop the image; keep the source's own JPEG where nothing changes, else JPEG; renders stay exact."""
     source = sample.image
     pixels = decode_rgb(source) if isinstance(source, bytes) else source
     transform = Transform(pixels.shape[0], pixels.shape[1], resolution)
-    small = transform.apply(pixels)
+    small, copied = transform.apply(pixels), copy(sample, transform)
     if not isinstance(source, bytes):
-        return _Usable(sample, encode_png(small), small, transform)
+        return _Usable(sample, encode_png(small), small, transform, copied)
     data = source if transform.is_identity and is_plain_jpeg(source) else encode_jpeg(small)
-    return _Usable(sample, data, decode_rgb(data), transform)
+    return _Usable(sample, data, decode_rgb(data), transform, copied)
 
 
 def _maps(samples: list[_Usable], name: str, condition: Condition, annotator: Annotator | None) -> list[Map]:
@@ -166,6 +177,8 @@ def _maps(samples: list[_Usable], name: str, condition: Condition, annotator: An
             allowed = ", ".join(registry.names(Annotator))
             raise UserError(f"the source brings no {name} maps; give --annotator NAME, allowed: {allowed}")
         return [condition.warp(s.sample.maps[name], s.transform) for s in samples]
+    if annotator.columns:
+        return [s.copied[name] for s in samples]
     batches = [samples[i : i + _ANNOTATE_BATCH] for i in range(0, len(samples), _ANNOTATE_BATCH)]
     return [
         map_

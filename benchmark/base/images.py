@@ -3,7 +3,9 @@
 import io
 import re
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -33,18 +35,51 @@ class Transform:
         """Whether the image already has the final size."""
         return self.height == self.width == self.resolution
 
+    @property
+    def _scale(self) -> float:
+        return self.resolution / min(self.height, self.width)
+
+    @property
+    def _scaled(self) -> tuple[int, int]:
+        """Height and width before the crop."""
+        height, width = round(self.height * self._scale), round(self.width * self._scale)
+        return max(self.resolution, height), max(self.resolution, width)
+
+    @property
+    def _corner(self) -> tuple[int, int]:
+        """Top and left of the crop."""
+        height, width = self._scaled
+        return (height - self.resolution) // 2, (width - self.resolution) // 2
+
     def apply(self, image: NDArray[np.uint8], interpolation: int = cv2.INTER_AREA) -> NDArray[np.uint8]:
-        """Return the (resolution, resolution, ...) view of an (height, width, ...) array."""
+        """Return the (resolution, resolution, ...) view of an (height, width, ...) array.
+
+        Raises:
+            BadImage: The array has another size: it does not belong to the image.
+        """
+        if image.shape[:2] != (self.height, self.width):
+            given = " x ".join(map(str, image.shape[:2]))
+            raise BadImage(f"{given} pixels, where the image has {self.height} x {self.width}")
         if self.is_identity:
             return image
-        scale = self.resolution / min(self.height, self.width)
-        size = (max(self.resolution, round(self.width * scale)), max(self.resolution, round(self.height * scale)))
-        if scale > 1 and interpolation == cv2.INTER_AREA:
+        if self._scale > 1 and interpolation == cv2.INTER_AREA:
             interpolation = cv2.INTER_CUBIC
-        scaled = cv2.resize(image, size, interpolation=interpolation)
-        top, left = (size[1] - self.resolution) // 2, (size[0] - self.resolution) // 2
+        scaled = cv2.resize(image, self._scaled[::-1], interpolation=interpolation)
+        top, left = self._corner
         cropped = scaled[top : top + self.resolution, left : left + self.resolution]
         return np.ascontiguousarray(cropped, dtype=image.dtype)
+
+    def record(self) -> dict[str, int]:
+        """Return the source's size, the size after scaling, and the crop's corner, in pixels."""
+        (height, width), (top, left) = self._scaled, self._corner
+        return {
+            "height": self.height,
+            "width": self.width,
+            "scaled_height": height,
+            "scaled_width": width,
+            "top": top,
+            "left": left,
+        }
 
 
 def decode_rgb(data: bytes) -> NDArray[np.uint8]:
@@ -53,6 +88,19 @@ def decode_rgb(data: bytes) -> NDArray[np.uint8]:
     Raises:
         BadImage: The bytes are no image, are cut short, or hold more than MAX_PIXELS.
     """
+    return _decoded(data, lambda image: np.asarray(_on_white(image)))
+
+
+def decode_levels(data: bytes) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Return encoded bytes as the levels they hold, upright: (H, W) of grey or (H, W, 3) of colours, never rescaled.
+
+    Raises:
+        BadImage: The bytes are no image, or have transparent pixels or no whole levels of 8 or 16 bits.
+    """
+    return _decoded(data, _levels)
+
+
+def _decoded(data: bytes, read: Callable[[Image.Image], NDArray[Any]]) -> NDArray[Any]:
     if not data:
         raise BadImage("empty file")
     try:
@@ -61,8 +109,7 @@ def decode_rgb(data: bytes) -> NDArray[np.uint8]:
             with Image.open(io.BytesIO(data)) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise BadImage(f"more than {MAX_PIXELS} pixels")
-                upright = ImageOps.exif_transpose(image)
-                return np.asarray(_on_white(upright))
+                return read(ImageOps.exif_transpose(image))
     except BadImage:
         raise
     except Exception as error:  # Pillow raises many kinds for damaged data; all mean the same here
@@ -74,6 +121,29 @@ def is_plain_jpeg(data: bytes) -> bool:
     """Whether bytes are an RGB JPEG that is stored upright: it can be kept as it is."""
     with Image.open(io.BytesIO(data)) as image:
         return image.format == "JPEG" and image.mode == "RGB" and image.getexif().get(_ORIENTATION, 1) == 1
+
+
+def orientation(data: bytes) -> int:
+    """Return the EXIF orientation of an encoded image, 1 where it is stored upright or is no image."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # damaged data is reported where it is decoded
+        return 1
+
+
+def _levels(image: Image.Image) -> NDArray[Any]:
+    if image.mode in ("RGBA", "LA"):
+        if image.getextrema()[-1] != (255, 255):
+            raise BadImage("a map with transparent pixels")
+        image = image.convert(image.mode[:-1])
+    if image.mode in ("1", "P"):
+        image = image.convert("L" if image.mode == "1" else "RGB")
+    if image.mode in ("L", "RGB"):
+        return np.asarray(image)
+    if image.mode.startswith("I;16"):
+        return np.asarray(image).astype(np.uint16)
+    raise BadImage(f"a map with pixels of mode {image.mode}, where grey or RGB of 8 bits or grey of 16 bits is allowed")
 
 
 def _on_white(image: Image.Image) -> Image.Image:
@@ -131,3 +201,14 @@ def decode_ids(data: bytes) -> NDArray[np.uint8]:
     """Return the (H, W) ids of a paletted or grey PNG."""
     with Image.open(io.BytesIO(data)) as picture:
         return np.asarray(picture if picture.mode in ("P", "L") else picture.convert("L"))
+
+
+def decode_own_ids(data: bytes, colours: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+    """Return the (H, W) ids of a PNG whose palette begins with these (C, 3) RGB colours; None for any other image."""
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            if picture.mode != "P" or (picture.getpalette() or [])[: colours.size] != colours.ravel().tolist():
+                return None
+            return np.asarray(picture)
+    except Exception:  # damaged data is reported where it is decoded
+        return None

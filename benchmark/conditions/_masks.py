@@ -7,8 +7,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark.base.images import Transform, decode_ids, encode_bilevel_png
-from benchmark.contracts.plugins import Condition, Images, Map, MapForm
+from benchmark.base.images import BadImage, Transform, decode_ids, encode_bilevel_png
+from benchmark.conditions._pictures import grey_levels, refuse_bright
+from benchmark.contracts.plugins import Cell, Condition, Images, Map, MapForm
 
 _ROW = ("images", "f1", "f1_1px", "share_marked")
 
@@ -27,6 +28,19 @@ class Masks(Condition):
         """Return what is wrong where more than half of all pixels are marks: the ground is not black."""
         share = float(np.mean([map_.array.mean() for map_ in maps]))
         return f"mark {share:.0%} of the pixels: marks must be white on black" if share > 0.5 else None
+
+    def parse(self, cell: Cell, first_label: int = 0) -> Map:
+        """Return the marks of a picture of pure white on pure black.
+
+        Raises:
+            BadImage: Levels in between, or more white than black.
+        """
+        levels = grey_levels(cell)
+        between = int(((levels > 0) & (levels < 255)).sum())
+        if between:
+            raise BadImage(f"{between} pixels between black and white; --cond softedge keeps such levels")
+        refuse_bright(levels)
+        return Map(levels > 0)
 
     def warp(self, map_: Map, transform: Transform) -> Map:
         """Return the map resized and cropped without mixing pixels."""

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmark.base.images import Transform, decode_ids, encode_png
-from benchmark.contracts.plugins import Condition, Images, Map, MapForm
+from benchmark.conditions._pictures import grey_levels, refuse_bright
+from benchmark.contracts.plugins import Cell, Condition, Images, Map, MapForm
 
 _ROW = ("images", "ssim", "absolute_error")
 _SSIM_C1, _SSIM_C2 = 0.01**2, 0.03**2
@@ -29,6 +30,16 @@ class Strengths(Condition):
         """Return what is wrong where the mean is bright: the ground is not black."""
         mean = float(np.mean([map_.array.mean() for map_ in maps]))
         return f"are {mean:.0%} bright: marks must be white on black" if mean > 0.5 else None
+
+    def parse(self, cell: Cell, first_label: int = 0) -> Map:
+        """Return the strengths of a grey picture, bright on black.
+
+        Raises:
+            BadImage: Colours, 16 bits, or more white than black.
+        """
+        levels = grey_levels(cell)
+        refuse_bright(levels)
+        return Map(levels.astype(np.float32) / 255)
 
     def warp(self, map_: Map, transform: Transform) -> Map:
         """Return the map resized by area and cropped."""

@@ -7,11 +7,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark.base.images import Transform, decode_grey16, encode_png
-from benchmark.contracts.plugins import Condition, Images, Map, MapForm
+from benchmark.base.images import BadImage, Transform, decode_grey16, encode_png
+from benchmark.conditions._pictures import any_grey_levels
+from benchmark.contracts.plugins import Cell, Condition, Images, Map, MapForm
 
 _STEP = 0.001  # metres of one level in the stored PNG: up to 65.535 m
 MAX_METRES = 65.535
+_OFFSET = 16  # levels added to those of a picture of 8 bits before they are taken for inverse depth
 _ROW = ("images", "absrel", "rmse", "aligned_rmse", "delta_1.25")
 
 
@@ -33,6 +35,23 @@ class Depth(Condition):
         """Metres."""
         polarity = "a large value is far; shown as inverse depth, near white and far black"
         return MapForm("float32", ("H", "W"), 0, MAX_METRES, polarity, ("inverse depth",), "nearest")
+
+    def parse(self, cell: Cell, first_label: int = 0) -> Map:
+        """Return the depth a picture shows.
+
+        Grey of 16 bits is millimetres. Grey of 8 bits is taken for inverse depth of unknown scale, near is bright:
+        white is set to 1 m and black to 16.9 m, so that every level is kept and shown again. Of the scores of such
+        maps only `aligned_rmse` means something.
+
+        Raises:
+            BadImage: Colours, or pixels of 0 mm, which stand for no depth.
+        """
+        levels = any_grey_levels(cell)
+        if levels.dtype == np.uint8:
+            return Map(((255 + _OFFSET) / (levels.astype(np.float32) + _OFFSET)).astype(np.float32))
+        if not levels.all():
+            raise BadImage(f"{int((levels == 0).sum())} pixels of 0 mm, which is no depth")
+        return Map((levels * _STEP).astype(np.float32))
 
     def warp(self, map_: Map, transform: Transform) -> Map:
         """Return the map resized and cropped by nearest neighbour: no depth that nothing has."""

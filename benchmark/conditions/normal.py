@@ -8,10 +8,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark.base.images import Transform, decode_rgb, encode_png
-from benchmark.contracts.plugins import Condition, Images, Map, MapForm
+from benchmark.base.images import BadImage, Transform, decode_levels, decode_rgb, encode_png
+from benchmark.contracts.plugins import Cell, Condition, Images, Map, MapForm
 
 _LENGTH_TOLERANCE = 0.02  # a step of 1/127.5 in three channels, and room
+_LENGTH_STEP = 3**0.5 / 255  # what rounding three channels to 8 bits does to the length at most
 _ROW = ("images", "mean_degrees", "within_11.25_degrees", "within_30_degrees")
 
 
@@ -46,6 +47,21 @@ class Normal(Condition):
         facing = float(np.mean([map_.array[..., 2].mean() for map_ in maps]))
         reason = "face away from the viewer: channels must be x right, y up, z towards the viewer, as red, green, blue"
         return reason if facing <= 0 else None
+
+    def parse(self, cell: Cell, first_label: int = 0) -> Map:
+        """Return the normals of a picture in the colours of this condition.
+
+        Raises:
+            BadImage: No picture in RGB, or colours that are no directions of length 1.
+        """
+        levels = decode_levels(cell) if isinstance(cell, bytes) else cell
+        if levels.ndim != 3:
+            raise BadImage("grey levels or labels, where a picture of normals in RGB is meant")
+        normals = levels.astype(np.float32) / 127.5 - 1.0
+        wrong = int((np.abs(np.linalg.norm(normals, axis=-1) - 1) > _LENGTH_STEP).sum())
+        if wrong:
+            raise BadImage(f"{wrong} pixels whose colour is no direction: the three numbers have not length 1")
+        return Map(normals)
 
     def warp(self, map_: Map, transform: Transform) -> Map:
         """Return the map resized and cropped by nearest neighbour: no direction that nothing has."""

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from benchmark.base.images import Transform
-from benchmark.contracts.plugins import Condition, Images, Map, MapForm
+from benchmark.base.images import BadImage, Transform, decode_levels
+from benchmark.contracts.plugins import Cell, Condition, Images, Map, MapForm
 from benchmark.numbers.pose import SEEN, keypoint_hits
 from benchmark.scenes.figure import KEYPOINTS, LIMBS
 
@@ -55,6 +55,19 @@ class Pose(Condition):
         seen = map_.array[visibility == SEEN][:, :2]
         inside = bool(((seen >= 0) & (seen <= 1)).all())
         return None if inside else "holds seen joints outside 0 to 1: x and y are in units of the image's side"
+
+    def parse(self, cell: Cell, first_label: int = 0) -> Map:
+        """Return the keypoints that a drawing stored by this condition holds in its text.
+
+        Raises:
+            BadImage: Any other picture: joints cannot be told for certain from a drawing alone.
+        """
+        if isinstance(cell, bytes):
+            decode_levels(cell)
+            with Image.open(io.BytesIO(cell)) as picture:
+                if _FIELD in picture.info:
+                    return self.decode(cell)
+        raise BadImage("a drawing of figures without keypoints in it; annotate the images instead")
 
     def warp(self, map_: Map, transform: Transform) -> Map:
         """Return the keypoints where scaling the shorter side and cropping the centre take them."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark.base.images import Transform
+from benchmark.base.images import BadImage, Transform
 from benchmark.contracts.records import Score
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from benchmark.contracts.tables import Table
 
 Images = NDArray[np.uint8]
+Cell = bytes | NDArray[Any]  # of a source's condition column: an encoded picture, or an array
 SPLITS = ("train", "val", "test")
 
 
@@ -67,6 +68,7 @@ class Sample:
         image: Encoded bytes as stored at the source, or uint8 (H, W, 3) RGB.
         caption: The text, or None where the source has none.
         maps: Exact maps that come with the source, by condition name.
+        columns: Cells of the columns that `Source.read` was asked for.
         tags: Structured truth about the picture, JSON values only.
         fault: Why the source could not read the sample whole, or None; the row then fails for this reason.
     """
@@ -75,6 +77,7 @@ class Sample:
     image: bytes | Images
     caption: str | None
     maps: Mapping[str, Map] = field(default_factory=dict)
+    columns: Mapping[str, Cell] = field(default_factory=dict)
     tags: Mapping[str, Any] = field(default_factory=dict)
     fault: str | None = None
 
@@ -108,9 +111,16 @@ class Source(ABC):
     def parts(self) -> Iterator[Part]:
         """Yield the parts in one stable order that no size changes, held-out parts first."""
 
+    def columns(self) -> list[str]:
+        """Return the columns that samples can carry, for maps that come with the source; none by default."""
+        return []
+
     @abstractmethod
-    def read(self, part: Part, resolution: int) -> Iterator[Sample]:
-        """Yield the samples of a part; a source that renders does so at `resolution` pixels a side."""
+    def read(self, part: Part, resolution: int, columns: Sequence[str] = ()) -> Iterator[Sample]:
+        """Yield the samples of a part with the cells of some of its columns.
+
+        A source that renders does so at `resolution` pixels a side.
+        """
 
 
 class Annotator(ABC):
@@ -129,6 +139,15 @@ class Annotator(ABC):
     def identity(self) -> dict[str, str]:
         """Return the sha256 of the weights; an algorithm without weights is named by its fields alone."""
         return {}
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the source that `copy` takes maps from; none for one that looks at images."""
+        return ()
+
+    def copy(self, cells: Mapping[str, Cell], condition: Condition) -> Map:
+        """Return the map that a sample's cells hold, for an annotator with `columns`."""
+        raise NotImplementedError(f"{type(self).__name__} copies nothing")
 
     @abstractmethod
     def annotate(self, images: Images) -> list[Map]:
@@ -172,6 +191,18 @@ class Condition(ABC):
     def turned(self, maps: Sequence[Map]) -> str | None:
         """Return why the maps of many images look inverted or exchanged in their channels, or None."""
         return None
+
+    def parse(self, cell: Cell, first_label: int = 0) -> Map:
+        """Return the map that a cell of a source's column shows, exactly.
+
+        Args:
+            cell: A picture as the source encodes it, or an array of label numbers.
+            first_label: The label number of the first class, where the cell holds label numbers.
+
+        Raises:
+            BadImage: The cell shows no map of this condition, or one that cannot be told for certain.
+        """
+        raise BadImage(f"{type(self).__name__.lower()} maps cannot be read from a column")
 
     @abstractmethod
     def warp(self, map_: Map, transform: Transform) -> Map:

@@ -1,7 +1,7 @@
 """A folder of images, with captions from `metadata.jsonl`, or `.txt` or `.json` files beside them, or none."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -77,7 +77,7 @@ class Folder(Source):
         """Yield test, validation and training parts in hash order."""
         yield from (Part(name, len(files)) for name, files in self._parts.items())
 
-    def read(self, part: Part, resolution: int) -> Iterator[Sample]:
+    def read(self, part: Part, resolution: int, columns: Sequence[str] = ()) -> Iterator[Sample]:
         """Yield the files of a part as they are on disk."""
         for name in self._parts[part.name]:
             yield Sample(name, (Path(self.path) / name).read_bytes(), self._caption_of(name))

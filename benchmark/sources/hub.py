@@ -1,6 +1,6 @@
 """Any Hugging Face dataset: streamed by hub id or from a repository folder, or as saved by `save_to_disk`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count, islice
@@ -23,7 +23,8 @@ from huggingface_hub import HfApi
 from benchmark.base.errors import UserError, did_you_mean
 from benchmark.base.files import canonical_json, sha256, sha256_file
 from benchmark.base.seeds import hash64
-from benchmark.contracts.plugins import Part, Sample, Source
+from benchmark.contracts.cells import as_cell
+from benchmark.contracts.plugins import Cell, Part, Sample, Source
 from benchmark.contracts.splitting import HELD_OUT, PART, held_out_share
 
 _CAPTION_COLUMNS = ("text", "caption", "prompt")
@@ -83,7 +84,7 @@ class Hub(Source):
             ) from None
 
     def _checked(self, split: Dataset | IterableDataset) -> Dataset | IterableDataset:
-        columns = split.column_names or list(next(iter(split)))
+        columns = _names(split)
         for column in filter(None, (self.image, self.caption)):
             if column not in columns:
                 raise UserError(f'{self.path} has no column "{column}"; {did_you_mean(column, columns)}')
@@ -136,16 +137,25 @@ class Hub(Source):
             yield Part(f"{split}-000000", (end or 0) - first)
         yield from (Part(f"train-{i:06d}", PART) for i in count())
 
-    def read(self, part: Part, resolution: int) -> Iterator[Sample]:
+    def columns(self) -> list[str]:
+        """Return the columns of the first split."""
+        return _names(next(iter(self._splits.values())))
+
+    def read(self, part: Part, resolution: int, columns: Sequence[str] = ()) -> Iterator[Sample]:
         """Yield the rows of a part, encoded images as the dataset holds them."""
         split, first, end = self._ranges[part.split]
         start = first + int(part.name.partition("-")[2]) * PART
-        for index, row in self._rows(split, start, end or start + PART):
+        for index, row in self._rows(split, start, end or start + PART, columns):
             caption = row[self._caption_column] if self._caption_column else None
-            yield Sample(f"{split}-{index:08d}", _bytes(row[self.image]), None if caption is None else str(caption))
+            cells = {column: _cell(row[column]) for column in columns}
+            text = None if caption is None else str(caption)
+            yield Sample(f"{split}-{index:08d}", _bytes(row[self.image]), text, columns=cells)
 
-    def _rows(self, split: str, start: int, stop: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _rows(self, split: str, start: int, stop: int, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
         data = self._splits[split]
+        for column in columns:
+            if isinstance((data.features or {}).get(column), Image):
+                data = data.cast_column(column, Image(decode=False))
         if isinstance(data, Dataset):
             for index in self._order(split)[start:stop]:
                 yield int(index), data[int(index)]
@@ -155,6 +165,16 @@ class Hub(Source):
     def _order(self, split: str) -> Any:
         hashes = np.array([hash64("order", f"{split}-{i}") for i in range(len(self._splits[split]))], dtype=np.uint64)
         return np.argsort(hashes, kind="stable")
+
+
+def _names(split: Dataset | IterableDataset) -> list[str]:
+    return list(split.column_names or next(iter(split)))
+
+
+def _cell(value: Any) -> Cell:
+    """Return a cell as it is encoded; a picture that lies in a file of its own is read."""
+    is_picture = isinstance(value, dict) and {"bytes", "path"} <= {*value}
+    return _bytes(value) if is_picture else as_cell(value)
 
 
 def _bytes(value: dict[str, Any] | None) -> bytes:

@@ -1,6 +1,6 @@
 """Parquet files with a column of encoded images, as Hugging Face `datasets` and others write them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +10,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from benchmark.base.errors import UserError, did_you_mean
+from benchmark.contracts.cells import as_cell, picture_bytes
 from benchmark.contracts.plugins import Part, Sample, Source
 from benchmark.contracts.splitting import Files, matching
 
@@ -58,15 +59,20 @@ class Parquet(Source):
         """Yield the test part, the validation part, then training parts."""
         yield from self._files.parts()
 
-    def read(self, part: Part, resolution: int) -> Iterator[Sample]:
+    def columns(self) -> list[str]:
+        """Return the columns of the first file."""
+        return list(_open(self._files.paths[0]).schema_arrow.names)
+
+    def read(self, part: Part, resolution: int, columns: Sequence[str] = ()) -> Iterator[Sample]:
         """Yield the rows of a part, images as the files hold them."""
         for label, path, places in self._files.of(part):
             caption = self.caption or next((n for n in _CAPTIONS if n in _open(path).schema_arrow.names), None)
-            wanted = [column for column in (self.image, caption) if column]
+            wanted = [column for column in (self.image, caption, *columns) if column]
             for number, row in _rows(path, places, wanted):
                 text = row[caption] if caption else None
                 key = f"{label}/{number:08d}"
-                yield Sample(key, _bytes(row[self.image]), None if text is None else str(text))
+                cells = {column: as_cell(row[column]) for column in columns}
+                yield Sample(key, picture_bytes(row[self.image]), None if text is None else str(text), columns=cells)
 
 
 def _open(file: Path) -> parquet.ParquetFile:
@@ -86,9 +92,3 @@ def _rows(file: Path, places: range, columns: list[str]) -> Iterator[tuple[int, 
             part = opened.read_row_group(group, columns=columns).slice(first - start, last - first)
             yield from enumerate(part.to_pylist(), first)
         start = end
-
-
-def _bytes(value: dict[str, Any] | bytes | None) -> bytes:
-    """Return the encoded image of a cell; empty where it is null."""
-    inside = value.get("bytes") if isinstance(value, dict) else value
-    return inside or b""

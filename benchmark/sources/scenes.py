@@ -1,6 +1,6 @@
 """The bundled procedural world: endless rendered scenes with exact maps of every condition and true captions."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -43,7 +43,7 @@ class Scenes(Source):
         yield from (Part(f"{split}-000000", size) for split, size in (("test", self.test), ("val", self.val)))
         yield from (Part(f"train-{i:06d}", _TRAIN_PART) for i in count())
 
-    def read(self, part: Part, resolution: int) -> Iterator[Sample]:
+    def read(self, part: Part, resolution: int, columns: Sequence[str] = ()) -> Iterator[Sample]:
         """Yield the samples of a part, rendered at a resolution of 32 to 512 pixels a side."""
         if not 32 <= resolution <= 512:
             raise UserError(f"scenes renders 32 to 512 pixels a side, not {resolution}")

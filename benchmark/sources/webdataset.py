@@ -2,14 +2,14 @@
 
 import json
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 from benchmark.base.errors import UserError
-from benchmark.contracts.plugins import Part, Sample, Source
+from benchmark.contracts.plugins import Cell, Part, Sample, Source
 from benchmark.contracts.splitting import Files, matching
 
 _IMAGES = ("jpg", "jpeg", "png", "webp")
@@ -47,19 +47,24 @@ class Webdataset(Source):
         """Yield the test part, the validation part, then training parts."""
         yield from self._files.parts()
 
-    def read(self, part: Part, resolution: int) -> Iterator[Sample]:
+    def columns(self) -> list[str]:
+        """Return the extensions of the first tar's first sample."""
+        return sorted(next(iter(_index(self._files.paths[0]).values())))
+
+    def read(self, part: Part, resolution: int, columns: Sequence[str] = ()) -> Iterator[Sample]:
         """Yield the samples of a part, images as the tars hold them."""
         for label, tar, places in self._files.of(part):
             samples = list(_index(tar).items())[places.start : places.stop]
             with tar.open("rb") as archive:
                 for key, members in samples:
                     content = {name: _bytes(archive, *where) for name, where in members.items()}
-                    yield self._sample(f"{label}/{key}", content)
+                    cells = {column: content.get(column, b"") for column in columns}
+                    yield self._sample(f"{label}/{key}", content, cells)
 
-    def _sample(self, key: str, content: dict[str, bytes]) -> Sample:
+    def _sample(self, key: str, content: dict[str, bytes], cells: dict[str, Cell]) -> Sample:
         image = next((content[name] for name in _IMAGES if name in content), b"")
         try:
-            return Sample(key, image, self._caption_of(content))
+            return Sample(key, image, self._caption_of(content), columns=cells)
         except ValueError as error:  # of decoding text or JSON
             return Sample(key, image, None, fault=f"the caption cannot be read ({error})")
 

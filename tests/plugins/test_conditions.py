@@ -1,6 +1,8 @@
 """Every condition keeps its promises unasked; canny and seg are checked against other implementations."""
 
 import inspect
+import io
+import warnings
 from functools import cache
 from itertools import islice
 from typing import Any
@@ -9,13 +11,15 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image as PictureFile
 from scipy.spatial.transform import Rotation
 from skimage.metrics import structural_similarity
 from sklearn.metrics import accuracy_score, jaccard_score, mean_absolute_percentage_error
 
 from benchmark import registry
 from benchmark.base.errors import UserError
-from benchmark.base.images import Transform, decode_rgb
+from benchmark.base.images import BadImage, Transform, decode_rgb
+from benchmark.conditions._palettes import PALETTES, voc_colour
 from benchmark.contracts.plugins import Annotator, Condition, Images, Map
 from benchmark.scenes.figure import KEYPOINTS
 from benchmark.scenes.maps import exact
@@ -567,3 +571,104 @@ def test_right_and_left_limbs_have_colours_of_their_own() -> None:
 def test_an_unknown_kind_is_refused_with_a_suggestion() -> None:
     with pytest.raises(UserError, match='scenes reads no "dpeth"; did you mean "depth"'):
         registry.make(Annotator, "scenes:dpeth")
+
+
+@every_condition
+def test_a_stored_map_is_read_from_a_column_as_it_was(name: str) -> None:
+    condition = registry.make(Condition, name)
+    for map_ in _maps(name):
+        data = condition.encode(map_)
+        parsed = condition.parse(data).array
+        assert np.array_equal(parsed, condition.decode(data).array)
+        assert parsed.dtype == map_.array.dtype
+
+
+def test_the_palette_of_ade20k_is_that_of_controlnet_aux() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from controlnet_aux.util import ade_palette
+    assert np.array_equal(PALETTES["ade20k"].colours[:150], ade_palette())
+    assert PALETTES["ade20k"].colours[150:].tolist() == [[0, 0, 0]]
+
+
+def test_the_colours_of_cocostuff_are_those_of_voc_and_all_differ() -> None:
+    """The published colours of classes 1 (aeroplane), 2, 3, 15 (person), 20 (monitor) and of the void border, 255."""
+    published = {1: (128, 0, 0), 2: (0, 128, 0), 3: (128, 128, 0), 15: (192, 128, 128), 20: (0, 64, 128)}
+    assert {number: voc_colour(number) for number in published} == published
+    assert [voc_colour(0), voc_colour(255)] == [(0, 0, 0), (224, 224, 192)]
+    colours = PALETTES["cocostuff"].colours
+    assert len(np.unique(colours, axis=0)) == len(colours) == 183
+
+
+def test_unlabelled_pixels_are_scored_by_nobody() -> None:
+    """Labelled pixels alone, scored by scikit-learn; a guess of unlabelled is a miss."""
+    rng = np.random.default_rng(3)
+    truth, guess = (rng.integers(0, 151, (64, 64)).astype(np.uint16) for _ in range(2))
+    guess[:40] = truth[:40]
+    condition = registry.make(Condition, "seg,palette=ade20k")
+    scores = condition.scores(condition.compare(Map(truth), Map(guess)))
+    known = truth < 150
+    expected = jaccard_score(truth[known], guess[known], labels=range(150), average="macro", zero_division=0)
+    assert scores["miou"] == pytest.approx(expected)
+    assert scores["pixel_accuracy"] == pytest.approx(accuracy_score(truth[known], guess[known]))
+
+
+def test_no_bundled_referee_pretends_to_know_other_classes() -> None:
+    with pytest.raises(UserError, match="no bundled referee knows the classes of palette ade20k; give evaluate"):
+        _ = registry.make(Condition, "seg,palette=ade20k").referee
+
+
+def _png(array: NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    PictureFile.fromarray(array).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+_GREY = np.tile(np.arange(0, 128, 2, dtype=np.uint8), (8, 1))
+
+
+@pytest.mark.parametrize(
+    ("spec", "array", "told"),
+    [
+        (
+            "seg",
+            np.full((4, 4, 3), (1, 2, 3), np.uint8),
+            r"16 pixels in 1 colours that palette scenes lacks, such as \(1",
+        ),
+        ("seg", np.full((4, 4), 7, np.uint8), "16 pixels of labels beyond the 7 classes"),
+        ("seg", np.full((4, 4), 255, np.uint8), "16 unlabelled pixels; palette scenes has no id for them"),
+        ("seg", np.full((4, 4, 4), 9, np.uint8), "transparent"),
+        ("canny", _GREY, "504 pixels between black and white; --cond softedge keeps such levels"),
+        ("canny", np.full((4, 4), 255, np.uint8), "the picture seems inverted"),
+        ("softedge", 255 - _GREY, "the picture seems inverted"),
+        ("softedge", np.full((4, 4, 3), (1, 2, 3), np.uint8), "16 pixels with a colour, where grey is meant"),
+        ("softedge", np.full((4, 4), 300, np.uint16), "16 bits, where 8 are meant"),
+        ("depth", np.zeros((4, 4), np.uint16), "16 pixels of 0 mm, which is no depth"),
+        ("depth", np.full((4, 4, 3), (1, 2, 3), np.uint8), "16 pixels with a colour"),
+        ("normal", np.full((4, 4, 3), 255, np.uint8), "16 pixels whose colour is no direction"),
+        ("normal", _GREY, "grey levels or labels"),
+        ("pose", np.zeros((4, 4, 3), np.uint8), "a drawing of figures without keypoints in it"),
+    ],
+)
+def test_a_picture_that_cannot_be_read_for_certain_is_refused(spec: str, array: NDArray[Any], told: str) -> None:
+    with pytest.raises(BadImage, match=told):
+        registry.make(Condition, spec).parse(_png(array))
+
+
+def test_a_lossy_copy_of_a_label_picture_is_refused_not_guessed() -> None:
+    condition = registry.make(Condition, "seg")
+    buffer = io.BytesIO()
+    PictureFile.fromarray(condition.render(_maps("seg")[0], 64)).save(buffer, "JPEG", quality=95)
+    with pytest.raises(BadImage, match="a lossy or scaled picture cannot be read back"):
+        condition.parse(buffer.getvalue())
+
+
+def test_depth_pictures_keep_their_polarity_and_every_level() -> None:
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    condition = registry.make(Condition, "depth")
+    map_ = condition.decode(condition.encode(condition.parse(_png(levels))))
+    assert map_.array[0, 0] == pytest.approx(271 / 16, abs=5e-4)
+    assert map_.array[15, 15] == pytest.approx(1.0)
+    assert np.array_equal(condition.render(map_, 16)[..., 0], levels)
+    metres = condition.parse(_png(np.full((4, 4), 2500, np.uint16))).array
+    assert metres == pytest.approx(2.5)

@@ -1,0 +1,23 @@
+"""Cells of a source's columns, whatever the file format: encoded pictures, or arrays of label numbers."""
+
+from typing import Any
+
+import numpy as np
+
+from benchmark.contracts.plugins import Cell
+
+
+def picture_bytes(value: dict[str, Any] | bytes | None) -> bytes:
+    """Return the encoded picture of a cell that holds bytes or a struct of them; empty where it is null."""
+    inside = value.get("bytes") if isinstance(value, dict) else value
+    return inside or b""
+
+
+def as_cell(value: Any) -> Cell:
+    """Return an encoded picture, or an array of nested lists; what is neither becomes an array no condition takes."""
+    if value is None or isinstance(value, dict | bytes):
+        return picture_bytes(value)
+    try:
+        return np.asarray(value)
+    except ValueError:  # rows of different lengths
+        return np.asarray(value, dtype=object)
