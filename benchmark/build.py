@@ -19,7 +19,7 @@ from benchmark.base.console import progress, say
 from benchmark.base.errors import UserError
 from benchmark.base.files import replace_file
 from benchmark.base.images import BadImage, Transform, decode_rgb, encode_jpeg, encode_png, is_plain_jpeg
-from benchmark.cli import command_line, non_negative, option, parse_size, positive, share
+from benchmark.cli import command_line, non_negative, option, parse_size, positive, share, typed
 from benchmark.cli import main as cli_main
 from benchmark.contracts.plugins import Annotator, Condition, Images, Map, Part, Sample, Source
 from benchmark.engine.columns import check_columns, column_maps, wanted_columns
@@ -27,6 +27,7 @@ from benchmark.engine.datasets import BuiltDataset, Manifest, card
 from benchmark.engine.executors import run_local
 from benchmark.engine.pictures import grid
 from benchmark.engine.plan import Plan
+from benchmark.engine.recipes import preset, read_recipe, recipe_names
 from benchmark.engine.shards import Commit, Row, check_file, is_whole, read_commit, write_shard
 
 _ANNOTATE_BATCH = 50
@@ -37,12 +38,17 @@ _PREVIEW = 8
 class Build:
     """Build a paired dataset; the same command again resumes, and with a larger --size it grows."""
 
+    recipe: str | None = option(
+        "name of a recipe in datasets/; it sets the options that are not given", None, positional=True
+    )
     cond: tuple[str, ...] = option("condition, as in seg or canny,low=100,high=200; may be given again", ())
     source: str = option("scenes, folder:PATH, hub:NAME_OR_PATH, parquet:FILES or webdataset:FILES", "scenes")
     size: int = option("training pairs, up to the next whole shard: 500, 10k, 1m, tiny, small, large", 1000, parse_size)
     resolution: int = option("pixels a side", 64, positive)
     annotator: tuple[str, ...] = option("what makes the maps, in the order of --cond, instead of the default", ())
-    out: Path | None = option("dataset folder (default: datasets/<source>-<conditions>-<resolution>)", None, Path)
+    out: Path | None = option(
+        "dataset folder (default: datasets/<recipe>-<resolution>, or <source>-<conditions>-<resolution>)", None, Path
+    )
     workers: int = option("processes", os.cpu_count() or 1, positive)
     max_failed: int = option("finish although so many images could not be used", 0, non_negative)
     verify: Path | None = option("check this dataset folder instead of building", None, Path)
@@ -59,7 +65,8 @@ def make_plan(form: Build) -> Plan:
         UserError: A plugin that does not exist, or a condition without a way to make its maps.
     """
     if not form.cond:
-        raise UserError(f"--cond is missing; allowed: {', '.join(registry.names(Condition))}")
+        allowed = ", ".join(registry.names(Condition))
+        raise UserError(f"--cond is missing; allowed: {allowed}; or name a recipe: {', '.join(recipe_names())}")
     if len({spec.partition(",")[0] for spec in form.cond}) < len(form.cond):
         raise UserError(f"--cond {' --cond '.join(form.cond)} names a condition twice; a dataset holds each once")
     if len(form.annotator) > len(form.cond):
@@ -243,7 +250,7 @@ def build(form: Build) -> BuiltDataset:
         UserError: The folder holds another plan, the source gives nothing, or more images failed than allowed.
     """
     plan = make_plan(form)
-    folder = form.out or default_folder(plan)
+    folder = form.out or default_folder(plan, form.recipe)
     inside = Path(plan.source.get("path", folder / "elsewhere")).resolve()
     if folder.resolve().is_relative_to(inside):
         raise UserError(f"{folder} lies inside the source {inside}; give an --out elsewhere")
@@ -253,12 +260,17 @@ def build(form: Build) -> BuiltDataset:
     if _is_current(folder, manifest):
         say(f"{folder} is already built")
     else:
-        _finish(plan, manifest, folder, command_line(replace(form, workers=Build.workers)))
+        _finish(plan, manifest, folder, form)
     return BuiltDataset.open(folder)
 
 
-def default_folder(plan: Plan) -> Path:
-    """Return ``datasets/<source>-<conditions>-<resolution>``; a source with a path is named by its last plain part."""
+def default_folder(plan: Plan, recipe: str | None = None) -> Path:
+    """Return ``datasets/<recipe>-<resolution>``, or ``datasets/<source>-<conditions>-<resolution>``.
+
+    A source with a path is named by its last plain part.
+    """
+    if recipe is not None:
+        return Path("datasets") / f"{Path(recipe).name.removesuffix('.toml')}-{plan.resolution}"
     source, conditions = plan.source, "-".join(c["name"] for c in plan.conditions)
     parts = [part for part in Path(source.get("path", "")).parts if not set(part) & set("*?[]")]
     inside = f"-{Path(parts[-1]).name}" if parts else ""
@@ -282,10 +294,12 @@ def _is_current(folder: Path, manifest: Manifest) -> bool:
     return (folder / "manifest.json").exists() and BuiltDataset.open(folder).manifest == manifest
 
 
-def _finish(plan: Plan, manifest: Manifest, folder: Path, command: str) -> None:
+def _finish(plan: Plan, manifest: Manifest, folder: Path, form: Build) -> None:
     """Write preview and card, then the manifest that makes the dataset whole."""
+    command = command_line(replace(form, workers=Build.workers), typed(Build, preset({"recipe": form.recipe})))
+    credit = read_recipe(form.recipe).credit if form.recipe else ""
     replace_file(folder / "preview.png", encode_png(_preview(plan, manifest, folder)))
-    replace_file(folder / "README.md", card(plan, manifest, folder.resolve().name, command).encode())
+    replace_file(folder / "README.md", card(plan, manifest, folder.resolve().name, command, credit).encode())
     manifest.write(folder)
     counts = ", ".join(f"{count} {split}" for split, count in manifest.num_rows.items())
     say(f"built {folder}: {counts}; pictures in {folder / 'preview.png'}")
@@ -325,7 +339,8 @@ def verify(folder: Path, recompute: float) -> list[str]:
 def _describe(form: Build) -> str:
     """Return the plan as JSON, with the folder and how much there is to do."""
     plan = make_plan(form)
-    folder, parts = form.out or default_folder(plan), _select(registry.remake(Source, plan.source), form.size, {})
+    folder = form.out or default_folder(plan, form.recipe)
+    parts = _select(registry.remake(Source, plan.source), form.size, {})
     done = sum(is_whole(folder, part.name) for part in parts)
     cost = {"pairs": sum(part.num_samples for part in parts), "shards": len(parts), "shards_done": done}
     return json.dumps({"folder": str(folder), **cost, "plan": asdict(plan)}, indent=2)
@@ -345,9 +360,8 @@ def _run(form: Build) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command."""
-    return cli_main(
-        Build, _run, argv, "python -m benchmark.build --cond canny --source folder:photos --out datasets/mine"
-    )
+    example = "python -m benchmark.build --cond canny --source folder:photos --out datasets/mine"
+    return cli_main(Build, _run, argv, example, preset)
 
 
 if __name__ == "__main__":

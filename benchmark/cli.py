@@ -6,7 +6,7 @@ import math
 import re
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, TypeVar
 
 from benchmark.base.errors import UserError, did_you_mean
@@ -90,11 +90,17 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (see {self.prog} --help)")
 
 
-def main(form: type[F], run: Callable[[F], int], argv: list[str] | None, example: str) -> int:
+# What options that were given preset for those that were not, as text: by name, a list where one may be given again.
+Preset = Callable[[dict[str, Any]], Mapping[str, str | list[str]]]
+
+
+def main(
+    form: type[F], run: Callable[[F], int], argv: list[str] | None, example: str, preset: Preset | None = None
+) -> int:
     """Fill the form from the command line, run the command, and turn a user's error into one line and exit code 2."""
     name = form.__name__.lower()
     try:
-        return run(fill(form, sys.argv[1:] if argv is None else argv, example))
+        return run(fill(form, sys.argv[1:] if argv is None else argv, example, preset))
     except UserError as error:
         print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -103,8 +109,8 @@ def main(form: type[F], run: Callable[[F], int], argv: list[str] | None, example
         return 130
 
 
-def fill(form: type[F], argv: list[str], example: str = "") -> F:
-    """Return the form filled from arguments.
+def fill(form: type[F], argv: list[str], example: str = "", preset: Preset | None = None) -> F:
+    """Return the form filled from arguments, else from what they preset, else from defaults.
 
     Raises:
         UserError: An unknown option, a missing or an impossible value.
@@ -119,7 +125,29 @@ def fill(form: type[F], argv: list[str], example: str = "") -> F:
     if unknown:
         raise UserError(f"unknown option {unknown[0]}; {did_you_mean(unknown[0], known)}")
     given = {key: tuple(value) if isinstance(value, list) else value for key, value in vars(values).items()}
-    return form(**{key: value for key, value in given.items() if value is not None})
+    given = {key: value for key, value in given.items() if value is not None}
+    return form(**{**typed(form, preset(given) if preset else {}), **given})
+
+
+def typed(form: type[Any], texts: Mapping[str, str | list[str]]) -> dict[str, Any]:
+    """Return the values of options given as text, by name.
+
+    Raises:
+        UserError: An option the form lacks, or a value that is none of it.
+    """
+    options = {field.name: field for field in dataclasses.fields(form)}
+    values: dict[str, Any] = {}
+    for name, text in texts.items():
+        if name not in options:
+            raise UserError(f'no option "{name}"; {did_you_mean(name, options)}')
+        parse = options[name].metadata["parse"]
+        try:
+            values[name] = tuple(map(parse, text)) if isinstance(text, list) else parse(text)
+        except (argparse.ArgumentTypeError, TypeError, ValueError) as error:
+            raise UserError(f"the option {name}: {error}") from None
+        if isinstance(text, list) != isinstance(options[name].default, tuple):
+            raise UserError(f"the option {name} has to be {'one value' if isinstance(text, list) else 'a list'}")
+    return values
 
 
 def _add(parser: argparse.ArgumentParser, field: "dataclasses.Field[Any]") -> None:
@@ -132,12 +160,11 @@ def _add(parser: argparse.ArgumentParser, field: "dataclasses.Field[Any]") -> No
         return
     name = f"--{field.name.replace('_', '-')}"
     if default is False:
-        parser.add_argument(name, action="store_true", help=text)
+        parser.add_argument(name, action="store_true", default=None, help=text)
     elif isinstance(default, tuple):
         parser.add_argument(name, action="append", help=text, type=meta["parse"], metavar="X")
     else:
-        value = None if required else default
-        parser.add_argument(name, required=required, default=value, help=text, type=meta["parse"], metavar="X")
+        parser.add_argument(name, required=required, help=text, type=meta["parse"], metavar="X")
 
 
 def _is_absent(value: Any) -> bool:
@@ -145,12 +172,12 @@ def _is_absent(value: Any) -> bool:
     return value is None or value is False or value == ()
 
 
-def command_line(form: Any) -> str:
-    """Return the shell command that fills a form like this one."""
+def command_line(form: Any, presets: Mapping[str, Any] | None = None) -> str:
+    """Return the shell command that fills a form like this one, where values that options preset need not be said."""
     words = ["python", "-m", f"benchmark.{type(form).__name__.lower()}"]
     for field in dataclasses.fields(form):
         value, name = getattr(form, field.name), f"--{field.name.replace('_', '-')}"
-        if _is_absent(value) or value == field.default:
+        if _is_absent(value) or value == (presets or {}).get(field.name, field.default):
             continue
         if field.metadata["positional"]:
             words.append(str(value))

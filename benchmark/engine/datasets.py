@@ -103,8 +103,16 @@ class BuiltDataset:
                 yield from read_rows(self.folder / commit.file, columns)
 
 
-def card(plan: Plan, manifest: Manifest, name: str, command: str) -> str:
-    """Return the dataset card: the header that tells `datasets` which files are data, then text for people."""
+def card(plan: Plan, manifest: Manifest, name: str, command: str, credit: str = "") -> str:
+    """Return the dataset card: the header that tells `datasets` which files are data, then text for people.
+
+    Args:
+        plan: What was built.
+        manifest: How it turned out.
+        name: Of the folder.
+        command: That builds the same.
+        credit: Whom to credit for the source, in Markdown.
+    """
     shards = [s for s in manifest.shards if s["file"]]
     files = [
         {"split": split, "path": [s["file"] for s in shards if s["shard"].startswith(f"{split}-")]}
@@ -138,4 +146,4 @@ Made by `{command}` from
 ```
 
 Open with `datasets.load_dataset("{name}")` from the folder above.
-"""
+{credit and chr(10) + credit}"""
