@@ -6,7 +6,7 @@ import os
 import random
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -46,6 +46,9 @@ class Build:
     size: int = option("training pairs, up to the next whole shard: 500, 10k, 1m, tiny, small, large", 1000, parse_size)
     resolution: int = option("pixels a side", 64, positive)
     annotator: tuple[str, ...] = option("what makes the maps, in the order of --cond, instead of the default", ())
+    captioner: str | None = option(
+        "image-to-text model, MODEL or MODEL@REVISION, that writes the captions that are missing", None
+    )
     out: Path | None = option(
         "dataset folder (default: datasets/<recipe>-<resolution>, or <source>-<conditions>-<resolution>)", None, Path
     )
@@ -87,7 +90,16 @@ def make_plan(form: Build) -> Plan:
         annotator_identities={name: annotator.identity() if annotator else {} for name, annotator in made.items()},
         resolution=form.resolution,
         versions=Plan.current_versions(),
+        captioner=_captioner(form.captioner) if form.captioner else None,
     )
+
+
+def _captioner(text: str) -> dict[str, Any]:
+    """Return the plan's entry of a captioner, a hub model by the commit its revision stands for now."""
+    from benchmark.engine.captioning import Captioner
+
+    captioner = Captioner.of(text)
+    return {"model": captioner.model, **captioner.identity()}
 
 
 def _annotator(condition: Condition, name: str, spec: str | None) -> Annotator | None:
@@ -118,20 +130,21 @@ def build_shard(plan: Plan, folder: Path, part: Part) -> Commit:
         failed |= _faults(samples, maps[name], name, condition, plan.resolution)
     dropped = {k: v for name, a in annotators.items() if a for k, v in _rejected(samples, maps[name], a).items()}
     dropped = {key: reason for key, reason in dropped.items() if key not in failed}
+    written = _write_captions(samples, plan.captioner)
     rows = [
         Row(
             key=usable.sample.key,
             image=usable.data,
-            caption=usable.sample.caption,
+            caption=written.get(i, usable.sample.caption),
             maps={name: condition.encode(maps[name][i]) for name, condition in conditions.items()},
             width=usable.pixels.shape[1],
             height=usable.pixels.shape[0],
-            tags=json.dumps(usable.tags, sort_keys=True),
+            tags=json.dumps({**usable.tags, **({"captioned": True} if i in written else {})}, sort_keys=True),
         )
         for i, usable in enumerate(samples)
         if usable.sample.key not in {*failed, *dropped}
     ]
-    return write_shard(folder, part.name, plan.hash, list(conditions), rows, failed, dropped)
+    return write_shard(folder, part.name, plan.hash, list(conditions), rows, failed, dropped, len(written))
 
 
 @dataclass(frozen=True)
@@ -175,6 +188,18 @@ def _prepare(sample: Sample, resolution: int, copy: _Copy) -> _Usable:
         return _Usable(sample, encode_png(small), small, transform, copied)
     data = source if transform.is_identity and is_plain_jpeg(source) else encode_jpeg(small)
     return _Usable(sample, data, decode_rgb(data), transform, copied)
+
+
+def _write_captions(samples: list[_Usable], captioner: dict[str, Any] | None) -> dict[int, str]:
+    """Return a caption for each sample that has none or a blank one, by its place, where there is a captioner."""
+    absent = [i for i, usable in enumerate(samples) if not (usable.sample.caption or "").strip()]
+    if captioner is None or not absent:
+        return {}
+    from benchmark.engine.captioning import Captioner
+
+    model = Captioner(captioner["model"], captioner["commit"])
+    texts = model.caption(np.stack([samples[i].pixels for i in absent]))
+    return {i: text for i, text in zip(absent, texts, strict=True) if text}
 
 
 def _maps(samples: list[_Usable], name: str, condition: Condition, annotator: Annotator | None) -> list[Map]:
@@ -343,7 +368,7 @@ def _describe(form: Build) -> str:
     parts = _select(registry.remake(Source, plan.source), form.size, {})
     done = sum(is_whole(folder, part.name) for part in parts)
     cost = {"pairs": sum(part.num_samples for part in parts), "shards": len(parts), "shards_done": done}
-    return json.dumps({"folder": str(folder), **cost, "plan": asdict(plan)}, indent=2)
+    return json.dumps({"folder": str(folder), **cost, "plan": plan.record()}, indent=2)
 
 
 def _run(form: Build) -> int:

@@ -123,6 +123,8 @@ def card(plan: Plan, manifest: Manifest, name: str, command: str, credit: str = 
     conditions = ", ".join(condition["name"] for condition in plan.conditions)
     reasons = Counter(reason for s in manifest.shards for reason in s.get("dropped", {}).values())
     dropped = "".join(f" Left out on purpose: {n} ({reason})." for reason, n in sorted(reasons.items()))
+    written = sum(shard.get("captioned", 0) for shard in manifest.shards)
+    captions = f" Captions written by {plan.captioner['model']}: {written}." if plan.captioner else ""
     counts = "\n".join(f"| {split} | {manifest.num_rows[split]} |" for split in SPLITS)
     return f"""---
 {header}---
@@ -137,7 +139,7 @@ Pairs of image, caption and condition map ({conditions}) at {plan.resolution} x 
 |---|---|
 {counts}
 
-Rows that failed: {len(manifest.failed)}.{dropped} Fingerprint: `{manifest.fingerprint}`.
+Rows that failed: {len(manifest.failed)}.{dropped}{captions} Fingerprint: `{manifest.fingerprint}`.
 
 Made by `{command}` from
 

@@ -14,7 +14,10 @@ _ENCODERS = ("pyarrow", "opencv-python-headless", "pillow", "simplejpeg", "numba
 
 @dataclass(frozen=True)
 class Plan:
-    """Plugins as `registry.describe` writes them, the source's identity, and versions of what makes bytes."""
+    """Plugins as `registry.describe` writes them, the source's identity, and versions of what makes bytes.
+
+    `captioner` is absent from a plan without one, so that its hash stays what it was.
+    """
 
     source: dict[str, Any]
     source_identity: dict[str, Any]
@@ -24,6 +27,7 @@ class Plan:
     resolution: int
     versions: dict[str, str]
     plan_version: int = PLAN_VERSION
+    captioner: dict[str, Any] | None = None
 
     @staticmethod
     def current_versions() -> dict[str, str]:
@@ -33,7 +37,11 @@ class Plan:
     @property
     def hash(self) -> str:
         """The sha256 of the plan: the name of the build."""
-        return sha256(canonical_json(asdict(self)))
+        return sha256(canonical_json(self.record()))
+
+    def record(self) -> dict[str, Any]:
+        """Return the plan as it is written."""
+        return {key: value for key, value in asdict(self).items() if key != "captioner" or value is not None}
 
     def write(self, folder: Path) -> None:
         """Put the plan into a dataset folder, or check that the folder already holds this one.
@@ -43,10 +51,10 @@ class Plan:
         """
         path = folder / "plan.json"
         refuse_foreign(folder, path)
-        if not create_once(path, pretty_json(asdict(self))):
+        if not create_once(path, pretty_json(self.record())):
             present = read_json(path)
-            if present != asdict(self):
-                changes = difference(present, asdict(self))
+            if present != self.record():
+                changes = difference(present, self.record())
                 raise UserError(f"{folder} holds another plan ({changes}); give another --out or delete the folder")
 
     @classmethod

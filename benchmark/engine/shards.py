@@ -48,6 +48,7 @@ class Commit:
         num_ok: Rows in the file.
         failed: Key to reason, for every row that could not be used.
         dropped: Key to reason, for every row that was left out on purpose.
+        captioned: Of the rows in the file, those whose caption a model wrote.
     """
 
     shard: str
@@ -59,10 +60,12 @@ class Commit:
     num_ok: int
     failed: dict[str, str]
     dropped: dict[str, str] = field(default_factory=dict)
+    captioned: int = 0
 
     def record(self) -> dict[str, Any]:
-        """Return the fields as they are stored; `dropped` only where there is any."""
-        return {name: value for name, value in asdict(self).items() if name != "dropped" or value}
+        """Return the fields as they are stored; `dropped` and `captioned` only where there is any."""
+        optional = ("dropped", "captioned")
+        return {name: value for name, value in asdict(self).items() if name not in optional or value}
 
     @property
     def split(self) -> str:
@@ -93,11 +96,12 @@ def write_shard(
     rows: Sequence[Row],
     failed: dict[str, str],
     dropped: dict[str, str],
+    captioned: int = 0,
 ) -> Commit:
     """Write a shard's rows and commit it, or return the commit that is already there: the first writer wins."""
     file, digest, size = _write_rows(folder, shard, schema(conditions, plan_hash), rows) if rows else (None, None, 0)
     num_in = len(rows) + len(failed) + len(dropped)
-    commit = Commit(shard, plan_hash, file, digest, size, num_in, len(rows), failed, dropped)
+    commit = Commit(shard, plan_hash, file, digest, size, num_in, len(rows), failed, dropped, captioned)
     create_once(_commit_path(folder, shard), canonical_json(commit.record()) + b"\n")
     return read_commit(folder, shard)
 
