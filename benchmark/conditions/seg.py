@@ -187,7 +187,7 @@ def _nanmean(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def _packed(colours: NDArray[np.unsignedinteger]) -> NDArray[np.uint32]:
     """Return (N,) whole numbers of (..., 3) RGB colours of 8 bits."""
     red, green, blue = colours.reshape(-1, 3).astype(np.uint32).T
-    packed: NDArray[np.uint32] = red << 16 | green << 8 | blue
+    packed: NDArray[np.uint32] = (red << 16 | green << 8 | blue).astype(np.uint32)
     return packed
 
 

@@ -2,7 +2,7 @@
 
 import json
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -61,7 +61,7 @@ class Webdataset(Source):
                     cells = {column: content.get(column, b"") for column in columns}
                     yield self._sample(f"{label}/{key}", content, cells)
 
-    def _sample(self, key: str, content: dict[str, bytes], cells: dict[str, Cell]) -> Sample:
+    def _sample(self, key: str, content: dict[str, bytes], cells: Mapping[str, Cell]) -> Sample:
         image = next((content[name] for name in _IMAGES if name in content), b"")
         try:
             return Sample(key, image, self._caption_of(content), columns=cells)

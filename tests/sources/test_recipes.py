@@ -1,6 +1,5 @@
 """Every committed recipe: its form is filled, its card says the same, and it builds a small data set of its layout."""
 
-import dataclasses
 import json
 import re
 import shlex
@@ -88,8 +87,8 @@ def test_a_recipe_builds_a_small_data_set_of_its_layout(
     place = LAYOUTS[name](layouts, tmp_path / "laion" if name == "laion-canny" else tmp_path / "data")
     words = [name, "--size", "1", "--resolution", "40", "--workers", "1"]
     if name != "laion-canny":  # the others would be fetched
-        local = dataclasses.replace(source, path=str(place), revision=None)  # type: ignore[call-arg]
-        words += ["--source", registry.spec(local)]
+        local = {**registry.describe(source), "path": str(place), "revision": None}
+        words += ["--source", registry.spec(registry.remake(Source, local))]
     assert build.main(words) == 0
     dataset = BuiltDataset.open(Path("datasets") / f"{name}-40")
     assert sum(dataset.manifest.num_rows.values()) == layouts.COUNT
@@ -164,3 +163,11 @@ def test_the_plan_of_a_recipe_is_that_of_the_words_it_stands_for(
         assert build.main([*others, *words]) == 0
         plans.append(json.loads(capsys.readouterr().out)["plan"])
     assert plans[0] == plans[1]
+
+
+def test_the_command_of_the_guide_for_paired_data_parses() -> None:
+    guide = (FOLDER.parent / "docs" / "guide.md").read_text("utf-8")
+    (words,) = re.findall(r"^    python -m benchmark.build (.+)$", guide, flags=re.MULTILINE)
+    filled = form(*shlex.split(words))
+    assert registry.make(Annotator, *filled.annotator).columns == ("label",)
+    assert registry.make(Condition, *filled.cond)
