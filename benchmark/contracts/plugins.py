@@ -295,10 +295,15 @@ class Method(ABC):
 class Metric(ABC):
     """Turns observation tables into scores; knows nothing of images, models or files."""
 
+    unasked: ClassVar[bool] = True  # False where it needs weights or data that not everyone has
+
     @property
     @abstractmethod
     def needs(self) -> tuple[str, ...]:
-        """The columns it reads: an encoder's name for image vectors, the name and ``_text`` for text vectors."""
+        """The columns it reads: an encoder's name for image vectors, the name and ``_text`` for text vectors.
+
+        The name and ``_nearest`` is (N, 2): the distance to the nearest training image, and how many there are.
+        """
 
     @abstractmethod
     def score(self, generated: Table, reference: Table) -> list[Score]:

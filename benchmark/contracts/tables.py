@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from benchmark.base.errors import UserError
 
+Vectors = NDArray[Any]
+
 
 @dataclass(frozen=True)
 class Table:
@@ -46,3 +48,22 @@ def sorted_table(keys: Sequence[str], columns: dict[str, NDArray[Any]]) -> Table
     """Return a table with its rows in the order of the keys."""
     order = np.argsort(np.array(keys))
     return Table(tuple(keys[i] for i in order), {name: np.asarray(column)[order] for name, column in columns.items()})
+
+
+def space_of(column: str) -> str:
+    """Return the encoder, as on the command line, that a metric needs for a column."""
+    return column.removesuffix("_text").removesuffix("_nearest")
+
+
+def label(space: str) -> str:
+    """Return a space as it is named in scores and records: of a folder or hub id, the last part alone.
+
+    Where weights lie belongs to one machine; their hash is kept in every record.
+    """
+    return portable(space, space)
+
+
+def portable(text: str, space: str) -> str:
+    """Return a text with the folder or hub id of a space, as in ``clip:PLACE``, cut to its last part."""
+    place = space.partition(":")[2].partition(",")[0]
+    return text.replace(place, place.rstrip("/").rpartition("/")[2]) if place else text

@@ -9,43 +9,36 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark.contracts.plugins import Metric
 from benchmark.contracts.records import Score
-from benchmark.contracts.tables import Table, same_keys
+from benchmark.contracts.tables import Table, Vectors
+from benchmark.metrics._spaces import OneSpace
 from benchmark.numbers.kernels import discrepancy, gaussian
 
 _SIGMA, _SCALE = 10.0, 1000.0
 
 
 @dataclass(frozen=True)
-class Cmmd(Metric):
+class Cmmd(OneSpace):
     """1,000 times the squared maximum mean discrepancy of unit vectors; `value` is the published, biased estimate."""
 
     space: str = "clip"
 
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Image vectors of the space."""
-        return (self.space,)
-
     def score(self, generated: Table, reference: Table) -> list[Score]:
         """Return the distance `cmmd-<space>`, its estimate unbiased."""
-        same_keys(generated, reference)
-        x, y = (_unit(table.columns[self.space]) for table in (generated, reference))
+        x, y = (_unit(vectors) for vectors in self.vectors(generated, reference))
         found = discrepancy(x, y, gaussian(_SIGMA))
         return [
-            Score.of(
-                f"cmmd-{self.space}",
+            self.distance(
+                "cmmd",
                 value=_SCALE * found.biased,
                 estimate=_SCALE * found.unbiased,
                 stderr=_SCALE * found.stderr,
-                n=len(x),
-                higher_is_better=False,
-                definition={"estimator": "1000 MMD^2, Gaussian kernel of sigma 10", "num_reference": len(y)},
+                sizes=(len(x), len(y)),
+                estimator="1000 MMD^2, Gaussian kernel of sigma 10",
             )
         ]
 
 
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+def _unit(vectors: Vectors) -> NDArray[np.float64]:
     unit: NDArray[np.float64] = vectors / np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
     return unit

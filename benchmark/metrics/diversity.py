@@ -5,37 +5,29 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmark.base.errors import UserError
-from benchmark.contracts.plugins import Metric
 from benchmark.contracts.records import Score
-from benchmark.contracts.tables import Table, same_keys
+from benchmark.contracts.tables import Table, label
+from benchmark.metrics._spaces import OneSpace
 from benchmark.numbers.spread import mean_distance
 
 
 @dataclass(frozen=True)
-class Diversity(Metric):
+class Diversity(OneSpace):
     """Mean distance of two images in a feature space, over that of two real ones: 1 is as varied as the real images."""
-
-    space: str = "scenes"
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Image vectors of the space."""
-        return (self.space,)
 
     def score(self, generated: Table, reference: Table) -> list[Score]:
         """Return the ratio `diversity-<space>`."""
-        same_keys(generated, reference)
-        found, real = (mean_distance(table.columns[self.space]) for table in (generated, reference))
+        found, real = (mean_distance(vectors) for vectors in self.vectors(generated, reference))
         if real.value == 0:
             raise UserError(
-                f"diversity-{self.space}: the reference images are all alike, so nothing can be compared to them"
+                f"diversity-{label(self.space)}: the reference images are all alike, so nothing can be compared to them"
             )
         ratio = found.value / real.value
         # same samples on both sides: what a sample adds to one distance it largely adds to the other
         pulls = found.influence / real.value - ratio * real.influence / real.value
         return [
             Score.of(
-                f"diversity-{self.space}",
+                f"diversity-{label(self.space)}",
                 value=ratio,
                 estimate=ratio,
                 stderr=float(np.std(pulls, ddof=1) / np.sqrt(len(pulls))),
