@@ -4,23 +4,21 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from benchmark import registry
 from benchmark.base.console import say
-from benchmark.base.errors import UserError
+from benchmark.base.errors import UserError, did_you_mean
 from benchmark.base.files import canonical_json, replace_file, sha256
 from benchmark.cli import command_line, option
 from benchmark.cli import main as cli_main
-from benchmark.contracts.plugins import Annotator, Condition, Encoder, Images, Map, Method, Metric
-from benchmark.contracts.records import Counts, Record, Score
-from benchmark.contracts.tables import Table, sorted_table
+from benchmark.contracts.plugins import SPLITS, Annotator, Condition, Method, Metric
+from benchmark.contracts.records import Counts, Record
+from benchmark.contracts.tables import label, portable, space_of
 from benchmark.numbers.anchors import anchored
+from benchmark.observation import Evidence, encoder, observe, score_images
 
 if TYPE_CHECKING:
     from benchmark.engine.datasets import BuiltDataset
@@ -32,25 +30,19 @@ _STRIP_COLUMNS, _STRIP_SIDE, _STRIP_QUALITY = 8, 64, 82
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Score images made by benchmark.generate: condition reconstruction between floor and ceiling, and every metric."""
+    """Score images of conditions: how they are followed, between floor and ceiling, and every metric."""
 
-    images: Path = option("images folder made by benchmark.generate", parse=Path)
-    no_control: Path | None = option("the base's own images (default: where generate puts them)", None, Path)
+    images: Path = option(
+        "images folder made by benchmark.generate; or any system's KEY.png, or KEY_0.png ...", parse=Path
+    )
+    no_control: Path | None = option("the same without control (default: where generate puts them)", None, Path)
     dataset: Path | None = option("dataset folder (default: the one the images were made for)", None, Path)
     cond: str | None = option("which condition to score by, where several steered", None)
-    metric: tuple[str, ...] = option("only these metrics (default: all)", ())
+    split: str | None = option("which split, of another system's images (default: test)", None)
+    base: str | None = option("whose autoencoder is the ceiling, of another system's images", None)
+    metric: tuple[str, ...] = option("only these metrics (default: all that need nothing more)", ())
     referee: str | None = option("annotator that reads the condition back (default: the condition's own)", None)
     results: Path = option("where the record goes", Path("results"), Path)
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """The images behind a record, all of the same samples in the same order, uint8 (N, R, R, 3)."""
-
-    generated: Images
-    real: Images
-    vae: Images
-    no_control: Images
 
 
 def evaluate(form: Evaluate) -> Path:
@@ -65,10 +57,7 @@ def evaluate(form: Evaluate) -> Path:
     from benchmark.engine.latents import round_trip
     from benchmark.engine.records import read_record, record_path, write_record
 
-    config = imagesets.read_config(form.images)
-    if config["condition"] is None:
-        raise UserError(f"{form.images} was made without control: it is the floor of a run, given as --no-control")
-    config = imagesets.scored_by(config, form.cond)
+    config = _config(form)
     dataset = BuiltDataset.open(form.dataset or Path(config["dataset"]["path"]))
     if dataset.manifest.fingerprint != config["dataset"]["fingerprint"]:
         raise UserError(f"{form.images} was made for another state of {dataset.folder}; generate again")
@@ -84,10 +73,10 @@ def evaluate(form: Evaluate) -> Path:
     base = load_base(config["base"]["name"])
     side = dataset.plan.resolution
     evidence = Evidence(
-        generated=imagesets.read_images(form.images, reference.keys, side),
+        generated=imagesets.read_sets(form.images, reference.keys, side),
         real=reference.images,
         vae=round_trip(base, reference.images),
-        no_control=imagesets.read_images(floor, reference.keys, side),
+        no_control=imagesets.read_sets(floor, reference.keys, side),
     )
     record = _record(form, question, config, condition, reference, evidence)
     _write_strip(path.with_suffix(".webp"), condition, reference, evidence)
@@ -97,10 +86,53 @@ def evaluate(form: Evaluate) -> Path:
     return path
 
 
+def _config(form: Evaluate) -> dict[str, Any]:
+    """Return how the images were made, as far as it is known, with the one condition they are scored by.
+
+    Raises:
+        UserError: Images without control, or another system's with too little said about them.
+    """
+    from benchmark.engine import imagesets
+    from benchmark.engine.bases import load_base
+    from benchmark.engine.datasets import BuiltDataset
+
+    if imagesets.is_generated(form.images):
+        if form.split is not None or form.base is not None:
+            raise UserError(f"--split and --base are for other systems' images; {form.images} says both itself")
+        config = imagesets.read_config(form.images)
+        if config["condition"] is None:
+            raise UserError(f"{form.images} was made without control: it is the floor of a run, given as --no-control")
+        return imagesets.scored_by(config, form.cond)
+    if form.dataset is None or form.cond is None or form.no_control is None:
+        raise UserError(
+            f"{form.images} holds no images.json: give --dataset, --cond and --no-control (images without control of "
+            "the same samples, from the same system or from python -m benchmark.generate --dataset ...)"
+        )
+    if form.split not in (None, *SPLITS):
+        raise UserError(f'no split "{form.split}"; {did_you_mean(str(form.split), SPLITS)}')
+    base = _base_of_floor(form.no_control, form.base)
+    made_for = (BuiltDataset.open(form.dataset), form.split or "test", form.cond)
+    return imagesets.foreign_config(form.images, *made_for, form.no_control, load_base(base))
+
+
+def _base_of_floor(floor: Path, named: str | None) -> str:
+    """Return the base whose autoencoder is the ceiling: the one named, else the one that drew the floor."""
+    from benchmark.engine import imagesets
+
+    if named is not None:
+        return named
+    if not imagesets.is_generated(floor):
+        raise UserError(f"{floor} does not say which base drew it; give --base, a diffusers folder or hub id")
+    return str(imagesets.read_config(floor)["base"]["name"])
+
+
 def _floor(form: Evaluate, config: dict[str, Any]) -> Path:
     """Return the folder of the base's own images for the same samples, prompts and noise."""
     from benchmark.engine import imagesets
 
+    if form.no_control is not None and not imagesets.is_generated(form.images):
+        imagesets.check_floor(form.no_control, config)
+        return form.no_control
     wanted = imagesets.without_control(config)
     folder = form.no_control or imagesets.default_folder(wanted, form.images.parent)
     if not folder.exists():
@@ -130,49 +162,6 @@ def _floor_command(config: dict[str, Any], folder: Path) -> str:
     }
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     return shlex.join(["python", "-m", "benchmark.generate", *words])
-
-
-def observe(condition: Condition, referee: Annotator, reference: "Reference", evidence: Evidence) -> dict[str, Any]:
-    """Return additive comparison rows (N, K) for the run and each anchor; shuffled takes the map half the set away."""
-    truth = [condition.decode(data) for data in reference.maps]
-    sets = {
-        "run": evidence.generated,
-        "real": evidence.real,
-        "vae": evidence.vae,
-        "no_control": evidence.no_control,
-    }
-    read = {name: referee.annotate_samples(images, reference.keys) for name, images in sets.items()}
-    half = max(1, len(truth) // 2)
-    pairs: dict[str, tuple[list[Map], list[Map]]] = {name: (truth, maps) for name, maps in read.items()}
-    pairs["shuffled"] = (truth[half:] + truth[:half], read["run"])
-    return {
-        name: np.stack([condition.compare(a, b) for a, b in zip(left, right, strict=True)])
-        for name, (left, right) in pairs.items()
-    }
-
-
-@cache
-def _encoder(spec: str) -> Encoder:
-    return registry.make(Encoder, spec)
-
-
-def table(columns: set[str], keys: tuple[str, ...], images: Images, texts: list[str]) -> Table:
-    """Return the vectors metrics ask for: column NAME is an encoder's image vectors, NAME_text its text vectors."""
-    vectors: dict[str, NDArray[Any]] = {}
-    for column in sorted(columns):
-        if column.endswith("_text"):
-            vectors[column] = _encoder(column.removesuffix("_text")).encode_texts(texts)
-        else:
-            vectors[column] = _encoder(column).encode(images)
-    return sorted_table(keys, vectors)
-
-
-def score_images(metrics: Mapping[str, Metric], reference: "Reference", images: Images, real: Images) -> list[Score]:
-    """Return the scores of images against the real pictures of the same samples, captions as texts."""
-    columns = {need for metric in metrics.values() for need in metric.needs}
-    generated = table(columns, reference.keys, images, list(reference.captions))
-    against = table(columns, reference.keys, real, list(reference.captions))
-    return [score for metric in metrics.values() for score in metric.score(generated, against)]
 
 
 @dataclass(frozen=True)
@@ -210,6 +199,8 @@ class Question:
 
 
 def _method(control: dict[str, Any]) -> str:
+    if "method" not in control:
+        return f"folder:{control['name']}"
     return registry.spec(registry.remake(Method, control["method"]))
 
 
@@ -230,10 +221,14 @@ def _record(
     reference: "Reference",
     evidence: Evidence,
 ) -> Record:
+    from benchmark.engine.pools import is_run, trained_images
     from benchmark.engine.runs import provenance
 
     comparability, control, metrics = question.comparability, question.control, question.metrics
     rows = observe(condition, question.referee, reference, evidence)
+    trained_on = partial(trained_images, config["control"]) if is_run(config["control"]) else None
+    scores, floor_scores = score_images(metrics, reference, evidence, trained_on)
+    asked = len(reference.keys) * len(evidence.generated)
     return Record(
         evaluation_id=question.evaluation_id,
         comparability_key=sha256(canonical_json(comparability)),
@@ -253,9 +248,9 @@ def _record(
         reconstruction=anchored(
             rows, condition.scores, {"referee": comparability["referee"]["spec"]}, condition.errors
         ),
-        scores=tuple(score_images(metrics, reference, evidence.generated, evidence.real)),
-        floor_scores=tuple(score_images(metrics, reference, evidence.no_control, evidence.real)),
-        counts=Counts(requested=len(reference.keys), generated=len(reference.keys), failed=0),
+        scores=tuple(scores),
+        floor_scores=tuple(floor_scores),
+        counts=Counts(requested=asked, generated=asked, failed=0),
         environment={
             **provenance(command_line(form)),
             "training": _training_provenance(config["control"]),
@@ -279,6 +274,8 @@ def _training_provenance(control: dict[str, Any]) -> dict[str, Any] | None:
 def _metrics(form: Evaluate, reference: "Reference") -> dict[str, Metric]:
     """Return the metrics asked for; those that compare with captions only where every sample has one."""
     metrics = {spec: registry.make(Metric, spec) for spec in form.metric or registry.names(Metric)}
+    if not form.metric:
+        metrics = {spec: metric for spec, metric in metrics.items() if metric.unasked}
     if all(reference.captions):
         return metrics
     textual = [spec for spec, metric in metrics.items() if _needs_texts(metric)]
@@ -305,8 +302,8 @@ def _comparability(
         "samples": {"n": config["samples"]["n"], "keys_sha256": config["samples"]["sha256"], "split": config["split"]},
         "condition": config["condition"],
         "referee": {"spec": _spec(referee), **referee.identity()},
-        "spaces": {name: _encoder(name).identity() for name in sorted(_spaces(metrics))},
-        "metrics": {spec: registry.describe(metric) for spec, metric in metrics.items()},
+        "spaces": {label(space): encoder(space).identity() for space in sorted(_spaces(metrics))},
+        "metrics": {_portable(spec, metric): _described(metric) for spec, metric in metrics.items()},
         "generation": {"sampling": config["sampling"], "prompts": config["prompts"], "base": config["base"]},
         "resolution": dataset.plan.resolution,
     }
@@ -329,7 +326,27 @@ def _without_paths(control: dict[str, Any]) -> dict[str, Any]:
 
 
 def _spaces(metrics: Mapping[str, Metric]) -> set[str]:
-    return {need.removesuffix("_text") for metric in metrics.values() for need in metric.needs}
+    """Return the spaces metrics need.
+
+    Raises:
+        UserError: Two of them would have one name in the record.
+    """
+    spaces = {space_of(need) for metric in metrics.values() for need in metric.needs}
+    if len({label(space) for space in spaces}) < len(spaces):
+        raise UserError(f"two of {', '.join(sorted(spaces))} end in the same name; rename one folder")
+    return spaces
+
+
+def _portable(text: str, metric: Metric) -> str:
+    """Return a text without the folders in which the weights of a metric lie: their hashes are kept beside it."""
+    for need in metric.needs:
+        text = portable(text, space_of(need))
+    return text
+
+
+def _described(metric: Metric) -> dict[str, Any]:
+    fields = registry.describe(metric).items()
+    return {key: _portable(value, metric) if isinstance(value, str) else value for key, value in fields}
 
 
 def _needs_texts(metric: Metric) -> bool:
@@ -347,8 +364,8 @@ def _write_strip(path: Path, condition: Condition, reference: "Reference", evide
     rows = [
         ("condition", maps),
         ("reference", list(evidence.real[:count])),
-        ("generated", list(evidence.generated[:count])),
-        ("no control", list(evidence.no_control[:count])),
+        ("generated", list(evidence.generated[0][:count])),
+        ("no control", list(evidence.no_control[0][:count])),
     ]
     picture = cv2.cvtColor(grid(rows, _STRIP_SIDE), cv2.COLOR_RGB2BGR)
     ok, data = cv2.imencode(".webp", picture, [cv2.IMWRITE_WEBP_QUALITY, _STRIP_QUALITY])

@@ -1,4 +1,4 @@
-"""A folder of images, one PNG a key, with `images.json` that says how they were made."""
+"""A folder of images, one PNG a key, with `images.json` that says how they were made; or another system's, without."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmark.base.errors import UserError, did_you_mean
-from benchmark.base.files import canonical_json, replace_file, sha256
+from benchmark.base.files import canonical_json, replace_file, sha256, sha256_file
 from benchmark.base.images import BadImage, decode_rgb, encode_png
+from benchmark.engine.bases import Base
 from benchmark.engine.datasets import BuiltDataset
 from benchmark.engine.runs import IMAGES, read_finished
 
@@ -78,17 +79,26 @@ def write_image(folder: Path, key: str, image: NDArray[np.uint8]) -> None:
     replace_file(image_path(folder, key), encode_png(image))
 
 
-def read_images(folder: Path, keys: Sequence[str], resolution: int) -> NDArray[np.uint8]:
-    """Return the images of keys, uint8 (N, R, R, 3), in their order.
+def refuse_missing(folder: Path, keys: Sequence[str]) -> None:
+    """Refuse a folder that lacks the image of some key.
 
     Raises:
-        UserError: Images are missing, unreadable or of another size.
+        UserError: How many are missing, and the first of them.
     """
     missing = [key for key in keys if not image_path(folder, key).exists()]
     if missing:
         raise UserError(
             f"{folder} lacks {len(missing)} of {len(keys)} images, the first is {missing[0]}; generate them again"
         )
+
+
+def read_images(folder: Path, keys: Sequence[str], resolution: int) -> NDArray[np.uint8]:
+    """Return the images of keys, uint8 (N, R, R, 3), in their order.
+
+    Raises:
+        UserError: Images are missing, unreadable or of another size.
+    """
+    refuse_missing(folder, keys)
     images = []
     for key in keys:
         try:
@@ -100,6 +110,97 @@ def read_images(folder: Path, keys: Sequence[str], resolution: int) -> NDArray[n
                 f"{image_path(folder, key)} is {images[-1].shape[:2]} pixels, not {resolution} x {resolution}"
             )
     return np.stack(images)
+
+
+def read_sets(folder: Path, keys: Sequence[str], resolution: int) -> list[NDArray[np.uint8]]:
+    """Return the images of keys as sets (N, R, R, 3): one, or of another system's ``KEY_0.png``, ``KEY_1.png`` several.
+
+    Raises:
+        UserError: As `read_images`, or keys have different numbers of images.
+    """
+    count = 0 if is_generated(folder) else _images_per_key(folder, keys)
+    if not count:
+        return [read_images(folder, keys, resolution)]
+    return [read_images(folder, [f"{key}_{i}" for key in keys], resolution) for i in range(count)]
+
+
+def _images_per_key(folder: Path, keys: Sequence[str]) -> int:
+    """Return how many numbered images a folder holds for each key, 0 where they are not numbered."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder of images")
+    if any(image_path(folder, key).exists() for key in keys):
+        return 0
+    count = 0
+    while any(image_path(folder, f"{key}_{count}").exists() for key in keys):
+        count += 1
+    return count
+
+
+def is_generated(folder: Path) -> bool:
+    """Whether `generate` made a folder, so that it says itself what it holds."""
+    return (folder / IMAGES).exists()
+
+
+def foreign_config(
+    folder: Path, dataset: BuiltDataset, split: str, condition: str, floor: Path, base: Base
+) -> dict[str, Any]:
+    """Return what is known of images another system made for a split: all of it, in the words of `generate`.
+
+    How they were sampled is not, so they are compared with others of their kind that share the floor.
+
+    Raises:
+        UserError: Images of some key are missing.
+    """
+    described, keys = dataset.condition(condition), _keys(dataset, split)
+    per_key = max(1, _images_per_key(folder, keys))
+    return {
+        "dataset": {"name": dataset.name, "path": str(dataset.folder), "fingerprint": dataset.manifest.fingerprint},
+        "split": split,
+        "samples": {"n": len(keys), "sha256": sha256(canonical_json(keys))},
+        "prompts": "unknown",
+        "sampling": {"images_per_sample": per_key, "floor": _floor_identity(floor, keys)},
+        "base": {"name": base.name, "weights_sha256": base.weights_sha256},
+        "condition": described,
+        "control": {"name": folder.resolve().name, "images_sha256": _content(folder, keys)},
+    }
+
+
+def check_floor(floor: Path, config: dict[str, Any]) -> None:
+    """Refuse a floor made by `generate` for other samples than another system's images.
+
+    Raises:
+        UserError: Such a floor, or one that was drawn with control.
+    """
+    if not is_generated(floor):
+        return
+    made = read_config(floor)
+    if made["control"] is not None:
+        raise UserError(f"{floor} was drawn with control; give images without")
+    wanted = (config["dataset"]["fingerprint"], config["split"], config["samples"])
+    if (made["dataset"]["fingerprint"], made["split"], made["samples"]) != wanted:
+        raise UserError(f"{floor} holds other samples than {config['samples']['n']} of {config['split']}")
+
+
+def _floor_identity(floor: Path, keys: Sequence[str]) -> Any:
+    return comparable(read_config(floor)) if is_generated(floor) else _content(floor, keys)
+
+
+def _keys(dataset: BuiltDataset, split: str) -> list[str]:
+    return sorted(str(row["key"]) for row in dataset.rows(split, ["key"]))
+
+
+def _content(folder: Path, keys: Sequence[str]) -> str:
+    """Return a hash over another system's images of keys; they must all be there."""
+    count = _images_per_key(folder, keys)
+    names = [f"{key}_{i}" for key in keys for i in range(count)] if count else list(keys)
+    refuse_missing(folder, names)
+    others = sorted({path.name for path in folder.glob("*.png")} - {image_path(folder, name).name for name in names})
+    if others:
+        raise UserError(
+            f"{folder} holds {len(others)} images of no sample, the first is {others[0]}; "
+            "allowed: KEY.png for every key, or KEY_0.png, KEY_1.png, ... as many for each"
+        )
+    return sha256(canonical_json([[name, sha256_file(image_path(folder, name))] for name in names]))
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -10,15 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.spatial import KDTree
 from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor
 
 from benchmark import evaluate, generate, leaderboard, registry, train
 from benchmark.base.files import sha256
-from benchmark.contracts.plugins import Condition
+from benchmark.base.images import decode_rgb
+from benchmark.contracts.plugins import Condition, Encoder
 from benchmark.contracts.records import Record
 from benchmark.engine import imagesets
 from benchmark.engine.bases import Base
 from benchmark.engine.datasets import BuiltDataset
+from benchmark.engine.reader import choose_rows
 
 STEPS = ["--num-inference-steps", "3", "--batch", "8", "--device", "cpu"]
 GENERATE = ["--dataset", "my data", "--limit", "24", *STEPS]
@@ -181,6 +184,28 @@ def test_two_runs_add_up_and_are_scored_by_either_condition(home: Path, capsys: 
     assert leaderboard.main(["--results", "sums"]) == 0
     assert generate.main([*GENERATE, "--run", "runs/mine", "--run", "runs/mine"]) == 2
     assert "follow the same condition" in last_error(capsys)
+
+
+@pytest.mark.usefixtures("line")
+def test_nearest_is_the_distance_to_the_images_of_the_run_and_no_others(
+    home: Path, tiny_dataset: Path, tmp_path: Path
+) -> None:
+    words = ["--num-samples", "40", "--replicate", "1", "--out", "runs/few"]
+    assert train.main([*TRAIN, *words]) == 0
+    assert generate.main([*GENERATE, "--run", "runs/few", "--out", "runs/images/few"]) == 0
+    asked = ["--images", "runs/images/few", "--metric", "nearest", "--results", str(tmp_path)]
+    assert evaluate.main(asked) == 0
+    (score,) = read(next(tmp_path.rglob("*.json"))).scores
+    dataset, scenes = BuiltDataset.open(tiny_dataset), registry.make(Encoder, "scenes")
+    rows = list(dataset.rows("train", ["key", "image"]))
+    chosen = choose_rows([row["key"] for row in rows], 40, 1, 0)
+    trees = KDTree(scenes.encode(np.stack([decode_rgb(rows[i]["image"]["bytes"]) for i in chosen])))
+    reference = imagesets.load_reference(dataset, "test", "seg", 24)
+    drawn = imagesets.read_images(home / "runs/images/few", reference.keys, 64)
+    near = [trees.query(scenes.encode(images))[0].mean() for images in (drawn, reference.images)]
+    assert score.name == "nearest-scenes"
+    assert score.value == pytest.approx(near[0] / near[1], rel=1e-4)
+    assert score.definition["num_training_images"] == 40
 
 
 def test_evaluating_again_leaves_the_record_as_it_is(line: Path) -> None:

@@ -21,7 +21,7 @@ from benchmark.numbers.frechet import Gaussian, frechet_distance
 
 Array = NDArray[np.float32]
 Tensors = dict[str, torch.Tensor]
-_SPACES = {"scenes": 64, "clip": 64, "clip_text": 64}
+_SPACES = {"scenes": 64, "clip": 64, "clip_text": 64, "scenes_nearest": 2}
 
 
 def _vectors(n: int, seed: int, width: int = 64, shift: float = 0.0) -> Array:
@@ -36,6 +36,7 @@ def _unit(vectors: Array) -> Array:
 
 def _table(n: int, seed: int, shift: float = 0.0) -> Table:
     columns = {name: _vectors(n, seed + i, width, shift) for i, (name, width) in enumerate(_SPACES.items())}
+    columns["scenes_nearest"] = np.abs(columns["scenes_nearest"]) + np.float32(1 + shift)
     return Table(tuple(f"{i:05d}" for i in range(n)), {k: _unit(v) if "clip" in k else v for k, v in columns.items()})
 
 
@@ -233,6 +234,29 @@ def test_one_picture_for_all_has_no_diversity_and_cannot_be_a_reference() -> Non
     assert registry.make(Metric, "diversity").score(alike, varied)[0].value == 0.0
     with pytest.raises(UserError, match="the reference images are all alike"):
         registry.make(Metric, "diversity").score(varied, alike)
+
+
+def _distances(values: Array, pool: int = 500) -> Table:
+    column = np.stack([values, np.full(len(values), pool)], axis=1)
+    return Table(tuple(f"{i:05d}" for i in range(len(values))), {"scenes_nearest": column})
+
+
+def test_nearest_is_nothing_for_copies_and_one_for_images_as_far_as_unseen_ones() -> None:
+    nearest, unseen = registry.make(Metric, "nearest"), _distances(np.linspace(1, 3, 50, dtype=np.float32))
+    copies = _distances(np.zeros(50, np.float32))
+    (none,), (same,) = nearest.score(copies, unseen), nearest.score(unseen, unseen)
+    assert (none.value, same.value, same.stderr) == (0.0, 1.0, 0.0)
+    assert none.definition["num_training_images"] == 500
+    with pytest.raises(UserError, match="all real images were trained on"):
+        nearest.score(unseen, copies)
+
+
+def test_the_error_of_nearest_is_that_of_leaving_out_samples() -> None:
+    rng = np.random.default_rng(0)
+    found, real = (rng.gamma(3, size=90).astype(np.float32) for _ in range(2))
+    left_out = [np.delete(found, i).mean() / np.delete(real, i).mean() for i in range(90)]
+    (score,) = registry.make(Metric, "nearest").score(_distances(found), _distances(real))
+    assert score.stderr == pytest.approx(np.sqrt(89 * np.var(left_out)), rel=0.05)
 
 
 @pytest.mark.parametrize("name", ["kid", "cmmd", "diversity"])

@@ -1,0 +1,145 @@
+"""Images from any system: PNG files matched by key, scored like our own, refused when they are not whole."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from benchmark import evaluate
+from benchmark.base.images import encode_png
+from benchmark.contracts.records import Record
+from benchmark.engine.datasets import BuiltDataset
+from benchmark.engine.imagesets import load_reference, write_image
+from benchmark.engine.runs import IMAGES
+
+Images = NDArray[np.uint8]
+
+
+@pytest.fixture(scope="module")
+def home(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what another system drew, once and twice a key, and with pictures that follow nothing."""
+    folder = tmp_path_factory.mktemp("foreign")
+    reference = load_reference(BuiltDataset.open(tiny_dataset), "test", "seg", None)
+    noise = np.random.default_rng(0).integers(0, 256, reference.images.shape, dtype=np.uint8)
+    for i, key in enumerate(reference.keys):
+        write_image(folder / "theirs", key, reference.images[i])
+        write_image(folder / "twice", f"{key}_0", reference.images[i])
+        write_image(folder / "twice", f"{key}_1", cv2.GaussianBlur(reference.images[i], (5, 5), 0))
+        write_image(folder / "blurred", key, cv2.GaussianBlur(reference.images[i], (5, 5), 0))
+        write_image(folder / "noise", key, noise[i])
+    return folder
+
+
+@pytest.fixture
+def words(home: Path, tiny_dataset: Path, tmp_path: Path) -> Callable[..., list[str]]:
+    def words(name: str, *more: str) -> list[str]:
+        images = home / name if (home / name).exists() else tmp_path / name
+        floor = ["--no-control", str(home / "noise"), "--base", "scenes-tiny"]
+        metrics = ["--metric", "fd", "--metric", "clip_score"]
+        where = ["--images", str(images), "--dataset", str(tiny_dataset), "--results", str(tmp_path / "results")]
+        return [*where, "--cond", "seg", *floor, *metrics, *more]
+
+    return words
+
+
+Words = Callable[..., list[str]]
+
+
+def scored(folder: Path) -> Record:
+    (path,) = (folder / "results").rglob("*.json")
+    record = Record.model_validate_json(path.read_bytes())
+    shutil.rmtree(folder / "results")
+    return record
+
+
+def last_error(capsys: pytest.CaptureFixture[str]) -> str:
+    return capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_real_images_given_as_a_folder_score_as_the_real_images(words: Words, tmp_path: Path) -> None:
+    assert evaluate.main(words("theirs")) == 0
+    record = scored(tmp_path)
+    miou = record.reconstruction["miou"]
+    assert miou.run.estimate == miou.real.estimate
+    assert miou.run.estimate > miou.no_control.estimate
+    assert miou.normalised is not None
+    assert (record.method, record.base, record.training) == ("folder:theirs", "scenes-tiny", None)
+    assert record.generation["prompts"] == "unknown"
+    fd = next(score for score in record.scores if score.name == "fd-scenes")
+    assert fd.value == pytest.approx(0.0, abs=1e-6)
+
+
+def test_several_images_a_key_are_scored_together_and_count_as_one_sample(words: Words, tmp_path: Path) -> None:
+    parts = []
+    for name in ("twice", "theirs", "blurred"):
+        assert evaluate.main(words(name)) == 0
+        parts.append(scored(tmp_path))
+    both, *each = parts
+    assert (both.counts.requested, both.counts.generated) == (48, 48)
+    accuracies = [part.reconstruction["pixel_accuracy"].run for part in each]
+    pooled = both.reconstruction["pixel_accuracy"].run
+    assert pooled.estimate == pytest.approx(np.mean([score.estimate for score in accuracies]))
+    assert pooled.n == 24
+    for score, *singles in zip(both.scores, *(part.scores for part in each), strict=True):
+        assert score.estimate == pytest.approx(np.mean([single.estimate for single in singles]))
+        assert score.stderr == pytest.approx(np.mean([single.stderr for single in singles]))
+        assert (score.n, score.definition["sets"]) == (24, 2)
+    assert both.comparability_key != each[0].comparability_key
+    assert each[0].comparability_key == each[1].comparability_key
+    assert each[0].evaluation_id != each[1].evaluation_id
+
+
+@pytest.mark.parametrize(("name", "victims", "told"), [("theirs", 3, "lacks 3 of 24 images"), ("twice", 1, "1 of 48")])
+def test_a_folder_that_is_not_whole_is_refused_with_the_first_missing_key(
+    name: str, victims: int, told: str, home: Path, words: Words, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = Path(shutil.copytree(home / name, tmp_path / "holes"))
+    gone = sorted(copy.glob("*.png"))[4 : 4 + victims]
+    for path in gone:
+        path.unlink()
+    assert evaluate.main(words("holes")) == 2
+    error = last_error(capsys)
+    assert told in error
+    assert gone[0].stem in error
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("stray", ["condition.png", "KEY_0.png"])
+def test_images_of_no_sample_are_refused(
+    stray: str, home: Path, words: Words, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = Path(shutil.copytree(home / "theirs", tmp_path / "mixed"))
+    name = stray.replace("KEY", min(copy.glob("*.png")).stem)
+    (copy / name).write_bytes(encode_png(np.zeros((64, 64, 3), np.uint8)))
+    assert evaluate.main(words("mixed")) == 2
+    assert f"holds 1 images of no sample, the first is {name}" in last_error(capsys)
+
+
+def test_images_of_another_size_are_refused(
+    home: Path, words: Words, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = Path(shutil.copytree(home / "theirs", tmp_path / "small"))
+    (min(copy.glob("*.png"))).write_bytes(encode_png(np.zeros((32, 32, 3), np.uint8)))
+    assert evaluate.main(words("small")) == 2
+    assert "is (32, 32) pixels, not 64 x 64" in last_error(capsys)
+
+
+def test_what_the_folder_does_not_say_must_be_said(
+    home: Path, words: Words, tiny_dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate.main(["--images", str(home / "theirs")]) == 2
+    assert "holds no images.json: give --dataset, --cond and --no-control" in last_error(capsys)
+    without_base = [word for word in words("theirs") if word not in ("--base", "scenes-tiny")]
+    assert evaluate.main(without_base) == 2
+    assert "does not say which base drew it; give --base" in last_error(capsys)
+    assert evaluate.main(words("theirs", "--split", "tset")) == 2
+    assert 'no split "tset"; did you mean "test"?' in last_error(capsys)
+    assert evaluate.main(words("theirs", "--metric", "nearest")) == 2
+    assert "nearest needs the images a run was trained on" in last_error(capsys)
+    assert evaluate.main(["--images", str(tiny_dataset / "nowhere"), *words("theirs")[2:]]) == 2
+    assert "nowhere is no folder of images" in last_error(capsys)
+    assert not (home / "theirs" / IMAGES).exists()
