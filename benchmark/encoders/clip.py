@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
+from benchmark.base.errors import UserError
 from benchmark.base.files import canonical_json, sha256, sha256_file
 from benchmark.contracts.plugins import Encoder, Images
 from benchmark.engine.bases import quiet_libraries
@@ -31,22 +33,35 @@ class Clip(Encoder):
     @cached_property
     def _clip(self) -> CLIPModel:
         quiet_libraries()
-        return CLIPModel.from_pretrained(self._folder, dtype=torch.float32, use_safetensors=True).eval()
+        return self._part(CLIPModel, dtype=torch.float32, use_safetensors=True).eval()
 
     @cached_property
     def _tokenizer(self) -> CLIPTokenizer:
-        return CLIPTokenizer.from_pretrained(self._folder)
+        return self._part(CLIPTokenizer)
 
     @cached_property
     def _processor(self) -> CLIPImageProcessorPil:
-        return CLIPImageProcessorPil.from_pretrained(self._folder)
+        return self._part(CLIPImageProcessorPil)
+
+    def _part(self, kind: Any, **options: Any) -> Any:
+        """Return the model, the tokenizer or the processor.
+
+        Raises:
+            UserError: It is not to be had.
+        """
+        try:
+            return kind.from_pretrained(self._folder, **options)
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f'no CLIP "{self.model}" ({reason}); give a hub id or a folder: clip:PLACE') from None
 
     def identity(self) -> dict[str, str]:
         """Return the name of the space and the hashes of its weights (or hub id and commit) and its vocabulary."""
         weights = Path(self._folder) / "model.safetensors"
         digest = sha256_file(weights) if weights.exists() else f"{self.model}@{self._clip.config._commit_hash}"
         vocabulary = sha256(canonical_json(self._tokenizer.get_vocab()))
-        return {"space": f"clip-{self.model}", "weights_sha256": digest, "vocabulary_sha256": vocabulary}
+        name = Path(self.model).name if Path(self.model).is_dir() else self.model
+        return {"space": f"clip-{name}", "weights_sha256": digest, "vocabulary_sha256": vocabulary}
 
     @torch.inference_mode()
     def encode(self, images: Images) -> NDArray[np.float32]:

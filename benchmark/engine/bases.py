@@ -63,12 +63,12 @@ class Base:
     @cached_property
     def weights_sha256(self) -> str:
         """A hash over every weight: the same model from a hub and from a folder is the same."""
-        return sha256(canonical_json([_hash(m) for m in (self.unet, self.vae, self.text_encoder)]))
+        return sha256(canonical_json([hash_weights(m) for m in (self.unet, self.vae, self.text_encoder)]))
 
     @cached_property
     def vae_sha256(self) -> str:
         """A hash over the autoencoder's weights."""
-        return _hash(self.vae)
+        return hash_weights(self.vae)
 
     def token_ids(self, prompts: Sequence[str]) -> Tensor:
         """Return token ids (N, length), cut or padded to the text encoder's length."""
@@ -100,7 +100,8 @@ def quiet_libraries() -> None:
     transformers_logging.disable_progress_bar()
 
 
-def _hash(module: nn.Module) -> str:
+def hash_weights(module: nn.Module) -> str:
+    """Return a hash over the names and values of a module's weights, in hexadecimal."""
     digest = hashlib.sha256()
     for name, tensor in module.state_dict().items():
         digest.update(name.encode())

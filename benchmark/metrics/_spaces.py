@@ -1,10 +1,16 @@
-"""What metrics of the image vectors of one named space share."""
+"""What metrics of one named space share: distances of its image vectors, and their agreement with its text vectors."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
+import numpy as np
+
+from benchmark.base.seeds import Stream
 from benchmark.contracts.plugins import Metric
 from benchmark.contracts.records import Score
 from benchmark.contracts.tables import Table, Vectors, label, same_keys
+from benchmark.numbers import jackknife
+from benchmark.numbers.frechet import Gaussian, frechet_distance, influence
 
 
 @dataclass(frozen=True)
@@ -27,25 +33,77 @@ class OneSpace(Metric):
         same_keys(generated, reference)
         return generated.columns[self.space], reference.columns[self.space]
 
-    def distance(
-        self,
-        name: str,
-        *,
-        value: float,
-        estimate: float,
-        stderr: float,
-        sizes: tuple[int, int],
-        estimator: str,
-        unranked: str | None = None,
-    ) -> Score:
-        """Return the score `<name>-<space>` of a distance of so many generated to so many reference images."""
-        return Score.of(
-            f"{name}-{label(self.space)}",
-            value=value,
-            estimate=estimate,
-            stderr=stderr,
-            n=sizes[0],
-            higher_is_better=False,
-            definition={"estimator": estimator, "num_reference": sizes[1]},
-            unranked=unranked,
-        )
+    def named(self, name: str) -> str:
+        """Return ``<name>-<space>``."""
+        return f"{name}-{label(self.space)}"
+
+
+@dataclass(frozen=True)
+class Agreement(Metric):
+    """Mean cosine of the vectors of an image and its caption, times `scale`; negative cosines are kept."""
+
+    space: str = "clip"
+
+    scale: ClassVar[float]
+    name: ClassVar[str]
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Image and text vectors of the space."""
+        return self.space, f"{self.space}_text"
+
+    def score(self, generated: Table, reference: Table) -> list[Score]:
+        """Return the mean over images, under the metric's name."""
+        image, text = (np.asarray(generated.columns[name], np.float64) for name in self.needs)
+        estimate = jackknife.mean(self.scale * (image * text).sum(axis=1))
+        return [
+            Score.of(
+                self.name,
+                value=estimate.value,
+                estimate=estimate.value,
+                stderr=estimate.stderr,
+                n=estimate.n,
+                higher_is_better=True,
+                definition={"estimator": f"mean of {self.scale:g} cos, unclamped"},
+            )
+        ]
+
+
+def distance(
+    name: str,
+    *,
+    value: float,
+    estimate: float,
+    stderr: float,
+    sizes: tuple[int, int],
+    estimator: str,
+    unranked: str | None = None,
+) -> Score:
+    """Return the score of a distance of so many generated to so many reference images."""
+    return Score.of(
+        name,
+        value=value,
+        estimate=estimate,
+        stderr=stderr,
+        n=sizes[0],
+        higher_is_better=False,
+        definition={"estimator": estimator, "num_reference": sizes[1]},
+        unranked=unranked,
+    )
+
+
+def frechet(name: str, generated: Vectors, reference: Vectors) -> Score:
+    """Return the Frechet distance of vectors (N, D) to a fixed reference, its bias removed; unranked below n = 2 D."""
+    fixed, (n, dimension) = Gaussian.fit(reference), generated.shape
+    order = Stream(0, "jackknife-blocks").permutation(n)
+    estimate = jackknife.blocks(n, lambda kept: frechet_distance(Gaussian.fit(generated[kept]), fixed), order)
+    psi = influence(generated, Gaussian.fit(generated), fixed)
+    return distance(
+        name,
+        value=estimate.value,
+        estimate=estimate.corrected,
+        stderr=float(np.std(psi, ddof=1) / np.sqrt(n)),
+        sizes=(n, fixed.n),
+        estimator="frechet, jackknife of 20 blocks, influence error",
+        unranked=None if n >= 2 * dimension else f"n = {n} is below 2 D = {2 * dimension}",
+    )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from benchmark.contracts.records import Score
 from benchmark.contracts.tables import Table, Vectors
-from benchmark.metrics._spaces import OneSpace
+from benchmark.metrics._spaces import OneSpace, distance
 from benchmark.numbers.kernels import discrepancy, gaussian
 
 _SIGMA, _SCALE = 10.0, 1000.0
@@ -28,8 +28,8 @@ class Cmmd(OneSpace):
         x, y = (_unit(vectors) for vectors in self.vectors(generated, reference))
         found = discrepancy(x, y, gaussian(_SIGMA))
         return [
-            self.distance(
-                "cmmd",
+            distance(
+                self.named("cmmd"),
                 value=_SCALE * found.biased,
                 estimate=_SCALE * found.unbiased,
                 stderr=_SCALE * found.stderr,

@@ -6,7 +6,7 @@ import numpy as np
 
 from benchmark.base.errors import UserError
 from benchmark.contracts.records import Score
-from benchmark.contracts.tables import Table, label
+from benchmark.contracts.tables import Table
 from benchmark.metrics._spaces import OneSpace
 from benchmark.numbers.spread import mean_distance
 
@@ -20,14 +20,14 @@ class Diversity(OneSpace):
         found, real = (mean_distance(vectors) for vectors in self.vectors(generated, reference))
         if real.value == 0:
             raise UserError(
-                f"diversity-{label(self.space)}: the reference images are all alike, so nothing can be compared to them"
+                f"{self.named('diversity')}: the reference images are all alike, so nothing can be compared to them"
             )
         ratio = found.value / real.value
         # same samples on both sides: what a sample adds to one distance it largely adds to the other
         pulls = found.influence / real.value - ratio * real.influence / real.value
         return [
             Score.of(
-                f"diversity-{label(self.space)}",
+                self.named("diversity"),
                 value=ratio,
                 estimate=ratio,
                 stderr=float(np.std(pulls, ddof=1) / np.sqrt(len(pulls))),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from benchmark.contracts.records import Score
 from benchmark.contracts.tables import Table
-from benchmark.metrics._spaces import OneSpace
+from benchmark.metrics._spaces import OneSpace, distance
 from benchmark.numbers.kernels import discrepancy, polynomial
 
 
@@ -20,8 +20,8 @@ class Kid(OneSpace):
         x, y = self.vectors(generated, reference)
         found = discrepancy(x, y, polynomial)
         return [
-            self.distance(
-                "kid",
+            distance(
+                self.named("kid"),
                 value=found.unbiased,
                 estimate=found.unbiased,
                 stderr=found.stderr,

@@ -15,18 +15,25 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Gaussian:
-    """Mean (D,) and covariance (D, D) of n vectors, float64."""
+    """Mean (D,) and covariance (D, D) of n vectors, float64.
+
+    Attributes:
+        rows: (n, D) with rows^T rows equal to the covariance, kept where n is at most D: the cheaper form then.
+    """
 
     mean: Array
     covariance: Array
     n: int
+    rows: Array | None = None
 
     @classmethod
     def fit(cls, vectors: NDArray[np.float32] | Array) -> "Gaussian":
         """Return the Gaussian of (N, D) vectors, N at least 2."""
         x = np.asarray(vectors, dtype=np.float64)
         centre = x.mean(axis=0)
-        return cls(centre, (x - centre).T @ (x - centre) / (len(x) - 1), len(x))
+        covariance = (x - centre).T @ (x - centre) / (len(x) - 1)
+        rows = (x - centre) / np.sqrt(len(x) - 1) if len(x) <= x.shape[1] else None
+        return cls(centre, covariance, len(x), rows)
 
     @cached_property
     def factor(self) -> Array:
@@ -38,11 +45,28 @@ class Gaussian:
 
 def frechet_distance(generated: Gaussian, reference: Gaussian) -> float:
     """Return the Frechet distance; never negative."""
-    factor = reference.factor
-    roots = np.sqrt(np.maximum(np.linalg.eigvalsh(factor.T @ generated.covariance @ factor), 0.0))
+    roots = np.sqrt(np.maximum(np.linalg.eigvalsh(_middle(generated, reference.factor)), 0.0))
     shift = generated.mean - reference.mean
     traces = np.trace(generated.covariance) + np.trace(reference.covariance)
     return max(float(shift @ shift + traces - 2.0 * roots.sum()), 0.0)
+
+
+def _middle(generated: Gaussian, factor: Array) -> Array:
+    """Return L^T S L, or the smaller matrix B B^T, B = rows L, of the same eigenvalues but for zeros."""
+    if generated.rows is None:
+        return np.asarray(factor.T @ generated.covariance @ factor)
+    projected = generated.rows @ factor
+    return np.asarray(projected @ projected.T)
+
+
+def _spectrum(generated: Gaussian, factor: Array) -> tuple[Array, Array]:
+    """Return the eigenvalues (k,) of L^T S L that are not zero, and their vectors (D, k)."""
+    values, basis = np.linalg.eigh(_middle(generated, factor))
+    kept = values > 1e-10 * values.max()
+    values, basis = values[kept], basis[:, kept]
+    if generated.rows is not None:
+        basis = (generated.rows @ factor).T @ basis / np.sqrt(values)
+    return values, basis
 
 
 def influence(vectors: NDArray[np.float32] | Array, generated: Gaussian, reference: Gaussian) -> Array:
@@ -52,10 +76,9 @@ def influence(vectors: NDArray[np.float32] | Array, generated: Gaussian, referen
     matrix L (L^T S_g L)^(-1/2) L^T; sd(psi) / sqrt(n) is the distance's standard error.
     """
     factor = reference.factor
-    values, basis = np.linalg.eigh(factor.T @ generated.covariance @ factor)
-    kept = values > 1e-10 * values.max()
-    half = factor @ (basis[:, kept] * values[kept] ** -0.25)
-    rest = np.eye(len(values)) - half @ half.T
+    values, basis = _spectrum(generated, factor)
+    half = factor @ (basis * values**-0.25)
+    rest = np.eye(len(factor)) - half @ half.T
     y = np.asarray(vectors, dtype=np.float64) - generated.mean
     quadratic = np.einsum("ij,jk,ik->i", y, rest, y, optimize=True)
     result: Array = 2.0 * y @ (generated.mean - reference.mean) + quadratic - float((rest * generated.covariance).sum())

@@ -120,6 +120,17 @@ def test_influence_is_the_derivative_by_the_weight_of_a_vector(n: int, d: int, s
     assert psi[list(some)] == pytest.approx(slopes, rel=1e-4, abs=1e-4 * np.abs(psi).max())
 
 
+@pytest.mark.parametrize("n", [2, 10, 32])
+def test_the_cheaper_form_for_few_vectors_changes_nothing(n: int) -> None:
+    x, reference = _vectors(n, 32, 20, 0.3), Gaussian.fit(_vectors(200, 32, 21))
+    few = Gaussian.fit(x)
+    assert few.rows is not None
+    full = Gaussian(few.mean, few.covariance, n)
+    assert frechet_distance(few, reference) == pytest.approx(frechet_distance(full, reference), rel=2e-6)
+    psi, expected = influence(x, few, reference), influence(x, full, reference)
+    assert psi == pytest.approx(expected, abs=1e-5 * np.abs(expected).max())
+
+
 def test_influences_cancel() -> None:
     x = _vectors(100, 6, 15)
     psi = influence(x, _weighted(x, np.ones(100)), Gaussian.fit(_vectors(300, 6, 16, 0.2)))

@@ -1,5 +1,6 @@
 """The bundled encoders: deterministic, blind to batching, and able to tell the scenes apart."""
 
+import shutil
 from functools import cache
 from pathlib import Path
 
@@ -7,11 +8,22 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from transformers import CLIPModel, CLIPTokenizer
+from torch.nn.functional import cosine_similarity
+from transformers import (
+    BitImageProcessorPil,
+    CLIPConfig,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    CLIPTokenizer,
+    Dinov2Config,
+    Dinov2Model,
+)
 
 from benchmark import registry
+from benchmark.base.errors import UserError
 from benchmark.base.files import sha256_file
-from benchmark.contracts.plugins import Encoder, Images
+from benchmark.contracts.plugins import Encoder, Images, Metric
+from benchmark.contracts.tables import Table
 from benchmark.scenes.models import CLIP_FOLDER, REFEREE_FILE
 from benchmark.scenes.splits import Example, example
 
@@ -129,3 +141,94 @@ def test_scenes_vectors_move_more_for_another_scene_than_for_noise() -> None:
     moved = np.linalg.norm(_encoder("scenes").encode(noisy) - _vectors("scenes"), axis=1)
     apart = np.linalg.norm(_vectors("scenes")[1:] - _vectors("scenes")[:-1], axis=1)
     assert np.median(moved) < 0.25 * np.median(apart)
+
+
+@pytest.fixture(scope="module")
+def released_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CLIP of another size and random weights, as it is published: model, tokenizer and image processor."""
+    folder = tmp_path_factory.mktemp("hub") / "clip-tiny"
+    tokenizer = CLIPTokenizer.from_pretrained(CLIP_FOLDER)
+    common = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2, "num_hidden_layers": 2}
+    ids = {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id}
+    words = common | ids | {"vocab_size": len(tokenizer), "max_position_embeddings": 48}
+    torch.manual_seed(0)
+    config = CLIPConfig(
+        text_config=words, vision_config=common | {"image_size": 32, "patch_size": 8}, projection_dim=24
+    )
+    CLIPModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder
+
+
+def test_any_clip_gives_the_vectors_of_its_own_model(released_clip: Path) -> None:
+    encoder = registry.make(Encoder, f"clip:{released_clip}")
+    texts, images = [e.caption for e in _examples()[:6]], _images()[:6]
+    model, tokenizer = CLIPModel.from_pretrained(released_clip).eval(), CLIPTokenizer.from_pretrained(released_clip)
+    pixels = CLIPImageProcessorPil.from_pretrained(released_clip)(list(images), return_tensors="pt").pixel_values
+    with torch.inference_mode():
+        words = tokenizer(texts, padding=True, return_tensors="pt")
+        out = model(pixel_values=pixels, **words)
+    assert pixels.shape == (6, 3, 32, 32)
+    assert np.allclose(encoder.encode(images), out.image_embeds.numpy(), atol=1e-5)
+    assert np.allclose(encoder.encode_texts(texts), out.text_embeds.numpy(), atol=1e-5)
+    cosines = cosine_similarity(out.image_embeds, out.text_embeds)
+    table = Table(tuple("abcdef"), {"clip:x": encoder.encode(images), "clip:x_text": encoder.encode_texts(texts)})
+    for name, scale in (("clip_score", 100), ("clip_cosine", 1)):
+        (score,) = registry.make(Metric, f"{name},space=clip:x").score(table, table)
+        assert (score.name, score.value) == (name, pytest.approx(scale * float(cosines.mean()), rel=1e-4))
+
+
+def test_the_folder_of_a_clip_stays_out_of_its_identity_and_its_hash_does_not(released_clip: Path) -> None:
+    identity = registry.make(Encoder, f"clip:{released_clip}").identity()
+    assert identity["space"] == "clip-clip-tiny"
+    assert identity["weights_sha256"] == sha256_file(released_clip / "model.safetensors")
+    assert str(released_clip.parent) not in str(identity)
+
+
+@pytest.fixture(scope="module")
+def released_dinov2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A DINOv2 of random weights, in the layout of the hub."""
+    folder = tmp_path_factory.mktemp("hub") / "dinov2-tiny"
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 518, "patch_size": 14}
+    Dinov2Model(Dinov2Config(**sizes)).save_pretrained(folder)
+    return folder
+
+
+def test_dinov2_is_the_class_token_of_transformers_on_its_own_processor(released_dinov2: Path) -> None:
+    processor = BitImageProcessorPil(
+        size={"height": 224, "width": 224},
+        do_center_crop=False,
+        resample=3,
+        image_mean=[0.485, 0.456, 0.406],
+        image_std=[0.229, 0.224, 0.225],
+    )
+    pixels = processor(list(_images()[:5]), return_tensors="pt").pixel_values
+    with torch.inference_mode():
+        expected = Dinov2Model.from_pretrained(released_dinov2).eval()(pixels).last_hidden_state[:, 0]
+    found = registry.make(Encoder, f"dinov2:{released_dinov2}").encode(_images()[:5])
+    assert found.dtype == np.float32
+    assert found.std(axis=0).max() > 1e-3
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_dinov2_does_not_care_for_batches_and_is_known_by_its_weights(
+    released_dinov2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = registry.make(Encoder, f"dinov2:{released_dinov2}")
+    whole = one.encode(_images()[:5])
+    monkeypatch.setattr("benchmark.encoders.dinov2._BATCH", 2)
+    np.testing.assert_allclose(one.encode(_images()[:5]), whole, atol=1e-5)
+    elsewhere = shutil.copytree(released_dinov2, tmp_path / "copy")
+    assert registry.make(Encoder, f"dinov2:{elsewhere}").identity() == one.identity()
+    model = Dinov2Model.from_pretrained(released_dinov2)
+    torch.nn.init.constant_(model.layernorm.bias, 0.5)
+    model.save_pretrained(tmp_path / "other")
+    assert registry.make(Encoder, f"dinov2:{tmp_path / 'other'}").identity() != one.identity()
+
+
+@pytest.mark.parametrize(("spec", "told"), [("clip:nowhere/none", "no CLIP"), ("dinov2:nowhere/none", "no DINOv2")])
+def test_a_model_that_is_not_to_be_had_is_one_line(spec: str, told: str) -> None:
+    with pytest.raises(UserError, match=f'{told} "nowhere/none" .*give a hub id or a folder'):
+        registry.make(Encoder, spec).encode(_images()[:1])
