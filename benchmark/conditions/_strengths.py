@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from benchmark.base.images import Transform, decode_ids, encode_png
 from benchmark.conditions._pictures import grey_levels, refuse_bright
 from benchmark.contracts.plugins import Cell, Condition, Images, Map, MapForm
+from benchmark.numbers.structure import ms_ssim, scales, ssim
 
 _ROW = ("images", "ssim", "absolute_error")
-_SSIM_C1, _SSIM_C2 = 0.01**2, 0.03**2
 
 
 class Strengths(Condition):
@@ -60,33 +60,20 @@ class Strengths(Condition):
         return np.repeat(scaled[:, :, None], 3, axis=2)
 
     def compare(self, reference: Map, predicted: Map) -> NDArray[np.float64]:
-        """Return (images, SSIM, mean absolute error)."""
+        """Return (images, SSIM, mean absolute error, MS-SSIM, its number of scales); the last two 0 below 44 pixels."""
         a, b = reference.array.astype(np.float64), predicted.array.astype(np.float64)
-        return np.array([1.0, ssim(a, b), np.abs(a - b).mean()])
+        count = scales(min(a.shape))
+        return np.array([1.0, ssim(a, b), np.abs(a - b).mean(), ms_ssim(a, b, count) if count else 0.0, count])
 
     def scores(self, totals: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        """Return means over images."""
-        return {name: totals[..., i] / totals[..., 0] for i, name in enumerate(_ROW) if i}
+        """Return means over images; MS-SSIM of fewer than its five scales is named after how many."""
+        means = {name: totals[..., i] / totals[..., 0] for i, name in enumerate(_ROW) if i}
+        count = round(float(totals[..., 4].max() / totals[..., 0].max()))
+        if count:
+            means["ms_ssim" if count == 5 else f"ms_ssim_{count}scales"] = totals[..., 3] / totals[..., 0]
+        return means
 
 
 def _bytes(map_: Map) -> NDArray[np.uint8]:
     levels: NDArray[np.uint8] = np.rint(255 * map_.array).astype(np.uint8)
     return levels
-
-
-def ssim(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Return the structural similarity of two maps in [0, 1] (Wang et al. 2004).
-
-    Gaussian window of 11 pixels and deviation 1.5, range 1, population variance, mean over the windows that fit inside.
-    """
-
-    def local(x: NDArray[np.float64]) -> NDArray[np.float64]:
-        blurred: NDArray[np.float64] = cv2.GaussianBlur(x, (11, 11), 1.5)[5:-5, 5:-5]
-        return blurred
-
-    mean_a, mean_b = local(a), local(b)
-    var_a, var_b = local(a * a) - mean_a**2, local(b * b) - mean_b**2
-    covariance = local(a * b) - mean_a * mean_b
-    luminance = (2 * mean_a * mean_b + _SSIM_C1) / (mean_a**2 + mean_b**2 + _SSIM_C1)
-    structure = (2 * covariance + _SSIM_C2) / (var_a + var_b + _SSIM_C2)
-    return float((luminance * structure).mean())

@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from benchmark.base.images import BadImage, Transform, decode_levels
 from benchmark.contracts.plugins import Cell, Condition, Images, Map, MapForm
-from benchmark.numbers.pose import SEEN, keypoint_hits
+from benchmark.numbers.pose import SEEN, keypoint_hits, similarity
 from benchmark.scenes.figure import KEYPOINTS, LIMBS
 
 _FIELD = "keypoints"
@@ -107,16 +107,18 @@ class Pose(Condition):
         return canvas
 
     def compare(self, reference: Map, predicted: Map) -> NDArray[np.float64]:
-        """Return (images, joints seen in the reference, those found, figures too few or too many)."""
+        """Return (images, joints seen, those found, figures too few or too many, summed OKS, figures seen)."""
         found, joints = keypoint_hits(reference.array, predicted.array)
         seen = int((reference.array[..., 2] == SEEN).any(axis=-1).sum())
-        return np.array([1.0, joints, found, abs(seen - len(predicted.array))])
+        oks, figures = similarity(reference.array, predicted.array)
+        return np.array([1.0, joints, found, abs(seen - len(predicted.array)), oks, figures])
 
     def scores(self, totals: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        """Return PCK, the share of seen joints found within a tenth of the figure's height; wrong figures an image."""
+        """Return PCK, the share of seen joints found within a tenth of the figure's height; figures wrong; mean OKS."""
         return {
             "pck": totals[..., 2] / np.maximum(totals[..., 1], 1.0),
             "figures_wrong": totals[..., 3] / totals[..., 0],
+            "oks": totals[..., 4] / np.maximum(totals[..., 5], 1.0),
         }
 
 

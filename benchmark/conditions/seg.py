@@ -162,18 +162,21 @@ class Seg(Condition):
         return np.concatenate(parts).astype(np.float64)
 
     def scores(self, totals: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        """Return mean IoU over classes that occur, over foreground classes alone, and pixel accuracy.
+        """Return mean IoU over classes that occur, over foreground classes alone, and accuracies.
 
-        The IoU of a class is its summed intersection over its summed union (one confusion matrix for all images).
+        The IoU of a class is its summed intersection over its summed union (one confusion matrix for all images); its
+        accuracy, over its summed pixels in the reference. Classes that the reference lacks have no accuracy.
         """
         agreed, reference, predicted = np.split(totals, 3, axis=-1)
         union = reference + predicted - agreed
         iou = np.divide(agreed, union, out=np.full_like(union, np.nan), where=union > 0)
+        accuracy = np.divide(agreed, reference, out=np.full_like(reference, np.nan), where=reference > 0)
         background = self._palette.background
         return {
             "miou": _nanmean(iou),
             "foreground_miou": _nanmean(iou[..., background:]),
             "pixel_accuracy": agreed.sum(axis=-1) / reference.sum(axis=-1),
+            "mean_accuracy": _nanmean(accuracy),
         }
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image as PictureFile
 from scipy.spatial.transform import Rotation
 from skimage.metrics import structural_similarity
-from sklearn.metrics import accuracy_score, jaccard_score, mean_absolute_percentage_error
+from sklearn.metrics import accuracy_score, jaccard_score, mean_absolute_percentage_error, recall_score
 
 from benchmark import registry
 from benchmark.base.errors import UserError
@@ -369,13 +369,21 @@ def test_seg_scores_agree_with_scikit_learn_on_all_pixels_at_once() -> None:
     assert scores["miou"] == pytest.approx(per_class.mean())
     assert scores["foreground_miou"] == pytest.approx(per_class[2:].mean())
     assert scores["pixel_accuracy"] == pytest.approx(accuracy_score(truth, found))
+    assert scores["mean_accuracy"] == pytest.approx(recall_score(truth, found, average="macro"))
 
 
 def test_seg_classes_that_occur_nowhere_do_not_count() -> None:
     reference, predicted = Map(np.array([[0, 0], [2, 2]], np.uint16)), Map(np.array([[0, 2], [2, 2]], np.uint16))
     assert _seg_scores([(reference, predicted)]) == pytest.approx(
-        {"miou": (1 / 2 + 2 / 3) / 2, "foreground_miou": 2 / 3, "pixel_accuracy": 3 / 4}
+        {"miou": (1 / 2 + 2 / 3) / 2, "foreground_miou": 2 / 3, "pixel_accuracy": 3 / 4, "mean_accuracy": 3 / 4}
     )
+
+
+def test_a_seg_class_that_is_predicted_alone_counts_against_iou_and_has_no_accuracy() -> None:
+    reference, predicted = Map(np.array([[0, 0], [2, 2]], np.uint16)), Map(np.array([[0, 3], [2, 2]], np.uint16))
+    scores = _seg_scores([(reference, predicted)])
+    assert scores["miou"] == pytest.approx((1 / 2 + 1 + 0) / 3)
+    assert scores["mean_accuracy"] == pytest.approx((1 / 2 + 1) / 2)
 
 
 def test_seg_rows_of_two_maps_are_the_row_of_both_side_by_side() -> None:
@@ -433,6 +441,17 @@ def test_ssim_agrees_with_scikit_image() -> None:
         _, local = structural_similarity(a, b, full=True, **options)
         ours = _scores("softedge", map_.array, noisy)["ssim"]
         assert ours == pytest.approx(local[5:-5, 5:-5].mean(), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("side", "name"),
+    [(43, None), (44, "ms_ssim_3scales"), (175, "ms_ssim_3scales"), (176, "ms_ssim"), (256, "ms_ssim")],
+)
+def test_ms_ssim_has_a_name_of_its_own_where_the_map_is_too_small_for_five_scales(side: int, name: str | None) -> None:
+    maps = np.random.default_rng(0).random((2, side, side)).astype(np.float32)
+    assert set(_scores("softedge", *maps)) == {"ssim", "absolute_error", name} - {None}
+    if name:
+        assert _scores("softedge", maps[0], maps[0])[name] == pytest.approx(1.0)
 
 
 def test_depth_scores_agree_with_numpy_and_scikit_learn() -> None:
@@ -546,8 +565,8 @@ def test_hidden_joints_are_neither_asked_for_nor_drawn() -> None:
 def test_missing_and_added_figures_are_counted() -> None:
     figure, none = _figure(), np.zeros((0, 18, 3), np.float32)
     figure[..., 2] = 2
-    assert _scores("pose", figure, none) == {"pck": 0.0, "figures_wrong": 1.0}
-    assert _scores("pose", figure, np.concatenate([figure, figure])) == {"pck": 1.0, "figures_wrong": 1.0}
+    assert _scores("pose", figure, none) == {"pck": 0.0, "figures_wrong": 1.0, "oks": 0.0}
+    assert _scores("pose", figure, np.concatenate([figure, figure])) == {"pck": 1.0, "figures_wrong": 1.0, "oks": 1.0}
     assert _scores("pose", none, figure)["figures_wrong"] == 1.0
 
 
