@@ -19,6 +19,7 @@ from skimage import data
 from benchmark import registry
 from benchmark.annotators import _hub, openpose, scribble
 from benchmark.annotators._edges import safe
+from benchmark.annotators.mlsd import Mlsd
 from benchmark.base.errors import UserError
 from benchmark.base.seeds import Stream
 from benchmark.contracts.plugins import Annotator, Condition, Images, Map
@@ -150,14 +151,22 @@ def test_maps_have_the_images_size_where_the_network_cannot_have_it(hub: Path, s
     assert registry.make(Condition, annotator.condition).check(annotator.annotate(_images(80)[:1])[0], 80) is None
 
 
-@pytest.mark.parametrize("spec", ["hed,safe=false", "pidinet,safe=false", "lineart", "mlsd"])
+@torch.inference_mode()
+def test_what_lines_are_read_off_depends_on_its_batch_by_rounding_alone(hub: Path) -> None:
+    network = Mlsd.build(Mlsd(str(hub)).weights)  # random weights find lines at every threshold: rounding may add one
+    pixels = torch.from_numpy(Stream(0, "pixels").normal((3, 4, 64, 64)))
+    together, alone = network(pixels), torch.cat([network(pixels[i : i + 1]) for i in range(3)])
+    assert float((together - alone).abs().max()) < 1e-4 * float(alone.abs().max())
+
+
+@pytest.mark.parametrize("spec", ["hed,safe=false", "pidinet,safe=false", "lineart"])
 def test_a_map_depends_on_its_batch_by_rounding_alone(hub: Path, spec: str) -> None:
     annotator = _made(hub, spec)
     together, again = annotator.annotate(_images()), annotator.annotate(_images())
     for one, other, same in zip(_alone(annotator, _images()), together, again, strict=True):
         assert np.array_equal(other.array, same.array)
         difference = np.abs(one.array.astype(np.float64) - other.array)
-        assert (difference > 1.001 / 255).mean() <= (0.02 if spec == "mlsd" else 0.0)  # a line may shift by a pixel
+        assert difference.max() <= 1.001 / 255
         assert (difference > 0).mean() < 0.02
 
 
