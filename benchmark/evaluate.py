@@ -15,7 +15,7 @@ from benchmark.base.files import canonical_json, replace_file, sha256
 from benchmark.cli import command_line, option
 from benchmark.cli import main as cli_main
 from benchmark.contracts.plugins import SPLITS, Annotator, Condition, Method, Metric
-from benchmark.contracts.records import Counts, Record
+from benchmark.contracts.records import Counts, Record, Score
 from benchmark.contracts.tables import label, portable, space_of
 from benchmark.numbers.anchors import anchored
 from benchmark.observation import Evidence, encoder, observe, score_images
@@ -383,13 +383,15 @@ def _copy_curve(config: dict[str, Any], path: Path) -> None:
 def _say_scores(record: Record, condition: Condition, path: Path) -> None:
     main_score = record.reconstruction[condition.headline]
     for name in ("real", "vae", "run", "no_control", "shuffled"):
-        score = getattr(main_score, name)
-        interval = f"[{score.low:.3f}, {score.high:.3f}]"
-        say(f"{record.condition} {condition.headline} {name:<10} {score.estimate:.3f} {interval}")
+        say(f"{record.condition} {condition.headline} {name:<10} {_shown(getattr(main_score, name))}")
     for score in record.scores:
         note = f" (not ranked: {score.unranked})" if score.unranked else ""
-        say(f"{score.name} {score.estimate:.3f} [{score.low:.3f}, {score.high:.3f}] n = {score.n}{note}")
+        say(f"{score.name} {_shown(score)} n = {score.n}{note}")
     say(f"record: {path}; pictures: {path.with_suffix('.webp')}")
+
+
+def _shown(score: Score) -> str:
+    return f"{score.estimate:.{score.digits}f} [{score.low:.{score.digits}f}, {score.high:.{score.digits}f}]"
 
 
 def _run(form: Evaluate) -> int:

@@ -36,11 +36,17 @@ class Leaderboard:
     check: bool = option("write nothing; exit 1 if the Markdown board is out of date", False)
 
 
-def shown(score: Score | None, digits: int = 3) -> str:
-    """Return a score as ``0.437 [0.421, 0.453]``, or a dash."""
+def shown(score: Score | None) -> str:
+    """Return a score as ``0.437 [0.421, 0.453]``, with more decimals where its interval is narrow, or a dash."""
     if score is None:
         return "-"
-    return f"{score.estimate:.{digits}f} [{score.low:.{digits}f}, {score.high:.{digits}f}]"
+    low, high = (f"{value:.{score.digits}f}" for value in (score.low, score.high))
+    return f"{shown_alone(score)} [{low}, {high}]"
+
+
+def shown_alone(score: Score) -> str:
+    """Return a score without its interval, with the decimals that it would have."""
+    return f"{score.estimate:.{score.digits}f}"
 
 
 def shown_spread(over_seeds: Spread | None) -> str:
@@ -113,8 +119,8 @@ def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=loader, autoescape=escaped, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    words = (shown, shown_spread, shown_onsets, shown_failures, shown_pairs, shown_epochs, shown_needed, shown_changes)
-    helpers = (*words, size_chart, training_chart)
+    numbers = (shown, shown_alone, shown_spread, shown_failures, shown_pairs, shown_epochs, shown_needed, shown_changes)
+    helpers = (*numbers, shown_onsets, size_chart, training_chart)
     environment.globals |= {helper.__name__: helper for helper in helpers} | {"onset": ONSET, "share": SHARE}
     return environment
 

@@ -62,6 +62,12 @@ class Score(_Frozen):
             unranked=unranked,
         )
 
+    @property
+    def digits(self) -> int:
+        """Decimals to print it with: three, or two digits of its interval where that is narrower."""
+        half = (self.high - self.low) / 2
+        return 3 if half >= 1e-3 or half == 0 else math.ceil(-math.log10(half)) + 1
+
     @model_validator(mode="after")
     def _is_finite(self) -> Self:
         if not all(math.isfinite(v) for v in (self.value, self.estimate, self.stderr)):

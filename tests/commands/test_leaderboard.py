@@ -171,3 +171,17 @@ def test_a_folder_without_records_is_refused(tmp_path: Path, capsys: pytest.Capt
 def test_a_score_is_shown_with_its_interval() -> None:
     assert shown(score("x", 0.5, 0.1)) == "0.500 [0.304, 0.696]"
     assert shown(None) == "-"
+
+
+@pytest.mark.parametrize(
+    ("value", "stderr", "text"),
+    [
+        (0.00023, 0.00005, "0.000230 [0.000132, 0.000328]"),
+        (0.01234, 0.0004, "0.01234 [0.01156, 0.01312]"),
+        (-0.0000012, 0.0000051, "-0.0000012 [-0.0000112, 0.0000088]"),
+        (90.4651, 0.4, "90.465 [89.681, 91.249]"),
+        (1.0, 0.0, "1.000 [1.000, 1.000]"),
+    ],
+)
+def test_a_narrow_interval_is_shown_with_the_decimals_it_needs(value: float, stderr: float, text: str) -> None:
+    assert shown(score("x", value, stderr)) == text
