@@ -5,32 +5,32 @@ import math
 import os
 import random
 import tempfile
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmark import registry
-from benchmark.base.console import progress, say
+from benchmark.assembly import build_shard, retry_shard
+from benchmark.base.console import progress, say, track
 from benchmark.base.errors import UserError
-from benchmark.base.files import replace_file
-from benchmark.base.images import BadImage, Transform, decode_rgb, encode_jpeg, encode_png, is_plain_jpeg
+from benchmark.base.files import difference, replace_file
+from benchmark.base.images import decode_rgb, encode_png
 from benchmark.cli import command_line, non_negative, option, parse_size, positive, share, typed
 from benchmark.cli import main as cli_main
-from benchmark.contracts.plugins import Annotator, Condition, Images, Map, Part, Sample, Source
-from benchmark.engine.columns import check_columns, column_maps, wanted_columns
+from benchmark.contracts.plugins import Annotator, Condition, Images, Part, Source
+from benchmark.engine import hygiene
+from benchmark.engine.columns import check_columns
 from benchmark.engine.datasets import BuiltDataset, Manifest, card
 from benchmark.engine.executors import run_local
+from benchmark.engine.exporters import export
 from benchmark.engine.pictures import grid
 from benchmark.engine.plan import Plan
 from benchmark.engine.recipes import preset, read_recipe, recipe_names
-from benchmark.engine.shards import Commit, Row, check_file, is_whole, read_commit, write_shard
+from benchmark.engine.shards import Commit, check_file, is_whole, read_commit, read_retries
+from benchmark.engine.verification import deep_faults
 
-_ANNOTATE_BATCH = 50
 _PREVIEW = 8
 
 
@@ -54,10 +54,20 @@ class Build:
     )
     workers: int = option("processes", os.cpu_count() or 1, positive)
     max_failed: int = option("finish although so many images could not be used", 0, non_negative)
+    drop: tuple[str, ...] = option(
+        "leave out what does not pass these checks, with their limits or the usual ones, as in greyscale,blur=50; "
+        f"checks: {', '.join(hygiene.CHECKS)}; usual: {hygiene.usual(hygiene.DROP)}; for scenes: none",
+        (),
+    )
+    report: tuple[str, ...] = option(f"count only what does not pass; usual: {hygiene.usual(hygiene.REPORT)}", ())
+    no_hygiene: bool = option("check nothing but that each image can be read", False)
+    retry_failed: Path | None = option("try the failed rows of this dataset folder again", None, Path)
     verify: Path | None = option("check this dataset folder instead of building", None, Path)
+    deep: bool = option("with --verify: decode every image and map, and check keys, sizes and hashes", False)
     recompute: float = option(
         "with --verify: build this share of the shards again and compare, as 0.01 or 1%", 0.0, share
     )
+    export: str | None = option("write a dataset to --out, as in webdataset:DIR or imagefolder:DIR", None)
     dry_run: bool = option("say what would be built, and build nothing", False)
 
 
@@ -91,6 +101,7 @@ def make_plan(form: Build) -> Plan:
         resolution=form.resolution,
         versions=Plan.current_versions(),
         captioner=_captioner(form.captioner) if form.captioner else None,
+        hygiene=_hygiene(form, source),
     )
 
 
@@ -100,6 +111,13 @@ def _captioner(text: str) -> dict[str, Any]:
 
     captioner = Captioner.of(text)
     return {"model": captioner.model, **captioner.identity()}
+
+
+def _hygiene(form: Build, source: Source) -> hygiene.Settings | None:
+    if form.no_hygiene and (form.drop or form.report):
+        raise UserError("--no-hygiene and --drop or --report exclude each other; give one")
+    unwanted = form.no_hygiene or (source.is_drawn and not form.drop and not form.report)
+    return None if unwanted else hygiene.settings(form.drop, form.report)
 
 
 def _annotator(condition: Condition, name: str, spec: str | None) -> Annotator | None:
@@ -115,157 +133,50 @@ def _annotator(condition: Condition, name: str, spec: str | None) -> Annotator |
     return annotator
 
 
-def build_shard(plan: Plan, folder: Path, part: Part) -> Commit:
-    """Read, transform, annotate and write one part; a finished one is left as it is."""
-    if is_whole(folder, part.name):
-        return read_commit(folder, part.name)
-    conditions = {c["name"]: registry.remake(Condition, c) for c in plan.conditions}
-    annotators = {name: registry.remake(Annotator, a) if a else None for name, a in plan.annotators.items()}
-    columns = wanted_columns(annotators.values())
-    read = registry.remake(Source, plan.source).read(part, plan.resolution, columns)
-    copy = partial(column_maps, conditions=conditions, annotators=annotators)
-    samples, failed = _usable(read, plan.resolution, copy)
-    maps = {name: _maps(samples, name, conditions[name], annotators[name]) for name in conditions}
-    for name, condition in conditions.items():
-        failed |= _faults(samples, maps[name], name, condition, plan.resolution)
-    dropped = {k: v for name, a in annotators.items() if a for k, v in _rejected(samples, maps[name], a).items()}
-    dropped = {key: reason for key, reason in dropped.items() if key not in failed}
-    written = _write_captions(samples, plan.captioner)
-    rows = [
-        Row(
-            key=usable.sample.key,
-            image=usable.data,
-            caption=written.get(i, usable.sample.caption),
-            maps={name: condition.encode(maps[name][i]) for name, condition in conditions.items()},
-            width=usable.pixels.shape[1],
-            height=usable.pixels.shape[0],
-            tags=json.dumps({**usable.tags, **({"captioned": True} if i in written else {})}, sort_keys=True),
-        )
-        for i, usable in enumerate(samples)
-        if usable.sample.key not in {*failed, *dropped}
-    ]
-    return write_shard(folder, part.name, plan.hash, list(conditions), rows, failed, dropped, len(written))
+Tries = dict[str, list[Commit]]  # a part's name to its commit and those of its later tries
 
 
-@dataclass(frozen=True)
-class _Usable:
-    """A sample whose image could be read, with the bytes to store and the pixels they decode to."""
-
-    sample: Sample
-    data: bytes
-    pixels: Images
-    transform: Transform
-    copied: dict[str, Map]
-
-    @property
-    def tags(self) -> dict[str, Any]:
-        """The sample's, with the transform that its image and its copied maps went through together."""
-        return {**self.sample.tags, **({"transform": self.transform.record()} if self.copied else {})}
-
-
-_Copy = Callable[[Sample, Transform], dict[str, Map]]
-
-
-def _usable(samples: Iterator[Sample], resolution: int, copy: _Copy) -> tuple[list[_Usable], dict[str, str]]:
-    usable, failed = [], {}
-    for sample in samples:
-        try:
-            if sample.fault is not None:
-                raise BadImage(sample.fault)
-            usable.append(_prepare(sample, resolution, copy))
-        except BadImage as error:
-            failed[sample.key] = str(error)
-    return usable, failed
-
-
-def _prepare(sample: Sample, resolution: int, copy: _Copy) -> _Usable:
-    """Resize and crop the image; keep the source's own JPEG where nothing changes, else JPEG; renders stay exact."""
-    source = sample.image
-    pixels = decode_rgb(source) if isinstance(source, bytes) else source
-    transform = Transform(pixels.shape[0], pixels.shape[1], resolution)
-    small, copied = transform.apply(pixels), copy(sample, transform)
-    if not isinstance(source, bytes):
-        return _Usable(sample, encode_png(small), small, transform, copied)
-    data = source if transform.is_identity and is_plain_jpeg(source) else encode_jpeg(small)
-    return _Usable(sample, data, decode_rgb(data), transform, copied)
-
-
-def _write_captions(samples: list[_Usable], captioner: dict[str, Any] | None) -> dict[int, str]:
-    """Return a caption for each sample that has none or a blank one, by its place, where there is a captioner."""
-    absent = [i for i, usable in enumerate(samples) if not (usable.sample.caption or "").strip()]
-    if captioner is None or not absent:
-        return {}
-    from benchmark.engine.captioning import Captioner
-
-    model = Captioner(captioner["model"], captioner["commit"])
-    texts = model.caption(np.stack([samples[i].pixels for i in absent]))
-    return {i: text for i, text in zip(absent, texts, strict=True) if text}
-
-
-def _maps(samples: list[_Usable], name: str, condition: Condition, annotator: Annotator | None) -> list[Map]:
-    if annotator is None:
-        absent = [s.sample.key for s in samples if name not in s.sample.maps]
-        if absent:
-            allowed = ", ".join(registry.names(Annotator))
-            raise UserError(f"the source brings no {name} maps; give --annotator NAME, allowed: {allowed}")
-        return [condition.warp(s.sample.maps[name], s.transform) for s in samples]
-    if annotator.columns:
-        return [s.copied[name] for s in samples]
-    batches = [samples[i : i + _ANNOTATE_BATCH] for i in range(0, len(samples), _ANNOTATE_BATCH)]
-    return [
-        map_
-        for batch in batches
-        for map_ in annotator.annotate_samples(np.stack([s.pixels for s in batch]), [s.sample.key for s in batch])
-    ]
-
-
-def _faults(samples: list[_Usable], maps: list[Map], name: str, condition: Condition, side: int) -> dict[str, str]:
-    """Return why samples fail whose maps are not of the condition's form.
-
-    Raises:
-        UserError: All maps together look inverted, or exchanged in their channels.
-    """
-    found = {s.sample.key: condition.check(map_, side) for s, map_ in zip(samples, maps, strict=True)}
-    faults = {key: f"its {name} map {fault}" for key, fault in found.items() if fault}
-    whole = [map_ for s, map_ in zip(samples, maps, strict=True) if s.sample.key not in faults]
-    if whole and (turned := condition.turned(whole)):
-        raise UserError(f"the {name} maps of {len(whole)} samples from {samples[0].sample.key} on {turned}")
-    return faults
-
-
-def _rejected(samples: list[_Usable], maps: list[Map], annotator: Annotator) -> dict[str, str]:
-    """Return why samples are left out on purpose."""
-    reasons = {s.sample.key: annotator.reject(map_) for s, map_ in zip(samples, maps, strict=True)}
-    return {key: reason for key, reason in reasons.items() if reason}
-
-
-def _select(source: Source, size: int, commits: dict[str, Commit]) -> list[Part]:
+def _select(source: Source, size: int, tries: Tries) -> list[Part]:
     """Return the held-out parts and the shortest run of training parts that reaches a size.
 
     A committed part counts with the rows it gave, another with the rows it plans; an empty one is the source's end.
     """
     parts, reached = [], 0
     for part in source.parts():
-        commit = commits.get(part.name)
-        if part.split == "train" and (reached >= size or (commit and commit.num_in == 0)):
+        commits = tries.get(part.name)
+        if part.split == "train" and (reached >= size or (commits and commits[0].num_in == 0)):
             break
-        reached += (commit.num_ok if commit else part.num_samples) if part.split == "train" else 0
+        given = sum(commit.num_ok for commit in commits) if commits else part.num_samples
+        reached += given if part.split == "train" else 0
         parts.append(part)
     return parts
 
 
-def _commit_all(plan: Plan, folder: Path, form: Build) -> list[Commit]:
+def _commit_all(plan: Plan, folder: Path, form: Build, size: int, tries: Tries) -> list[Commit]:
     """Build what is missing until the size is reached or the source ends; return the dataset's commits in order."""
-    source, commits = registry.remake(Source, plan.source), dict[str, Commit]()
+    source = registry.remake(Source, plan.source)
     with progress(None, f"build {folder.name}", "pairs") as bar:
-        while missing := [p for p in _select(source, form.size, commits) if p.name not in commits]:
+        while missing := [p for p in _select(source, size, tries) if p.name not in tries]:
             bar.total = (bar.total or 0) + sum(part.num_samples for part in missing)
             workers = min(form.workers, len(missing))
             for commit in run_local(partial(build_shard, plan, folder), missing, workers):
-                commits[commit.shard] = commit
+                tries[commit.shard] = [commit, *read_retries(folder, commit.shard)]
                 bar.update(commit.num_ok)
         bar.total = bar.n
-    return [commits[part.name] for part in _select(source, form.size, commits)]
+    return [commit for part in _select(source, size, tries) for commit in tries[part.name]]
+
+
+def _build_parts(plan: Plan, folder: Path, form: Build) -> Manifest:
+    """Build until the size is reached by rows that are not excluded, or the source ends."""
+    tries: Tries = {}
+    excluded = 0
+    while True:
+        commits = _commit_all(plan, folder, form, form.size + excluded, tries)
+        manifest = Manifest.of(plan, commits, folder)
+        more = sum(c.num_ok for c in commits if c.split == "train") - manifest.num_rows["train"]
+        if more == excluded:
+            return manifest
+        excluded = more
 
 
 def build(form: Build) -> BuiltDataset:
@@ -280,13 +191,40 @@ def build(form: Build) -> BuiltDataset:
     if folder.resolve().is_relative_to(inside):
         raise UserError(f"{folder} lies inside the source {inside}; give an --out elsewhere")
     plan.write(folder)
-    manifest = Manifest.of(plan, _commit_all(plan, folder, form))
+    return _conclude(plan, _build_parts(plan, folder, form), folder, form)
+
+
+def _conclude(plan: Plan, manifest: Manifest, folder: Path, form: Build) -> BuiltDataset:
     _check(manifest, folder, form)
     if _is_current(folder, manifest):
         say(f"{folder} is already built")
     else:
         _finish(plan, manifest, folder, form)
     return BuiltDataset.open(folder)
+
+
+def retry_failed(form: Build, folder: Path) -> BuiltDataset:
+    """Try the rows of a dataset folder again that failed, from the source as it is now, and finish the dataset.
+
+    Raises:
+        UserError: No dataset, a build that was broken off, other versions, or more images failed than allowed.
+    """
+    plan = Plan.read(folder)
+    if plan.versions != Plan.current_versions():
+        changes = difference(plan.versions, Plan.current_versions())
+        raise UserError(f"{folder} was built with other versions ({changes}); install those, or build again")
+    source = registry.remake(Source, plan.source)
+    identity = source.identity()
+    changed = None if identity == plan.source_identity else identity
+    parts = list(takewhile(lambda part: is_whole(folder, part.name), source.parts()))
+    if not {path.stem.partition("-r")[0] for path in (folder / "commits").glob("*.json")} == {p.name for p in parts}:
+        raise UserError(f"the build of {folder} is not finished; run the same build command again")
+    tries = {part.name: [read_commit(folder, part.name), *read_retries(folder, part.name)] for part in parts}
+    todo = [part for part in parts if tries[part.name][-1].failed]
+    for part in track(todo, len(todo), f"retry {folder.name}", "shards"):
+        tries[part.name].append(retry_shard(plan, folder, changed, part, tries[part.name][-1]))
+    commits = [commit for part in parts for commit in tries[part.name] if tries[part.name][0].num_in]
+    return _conclude(plan, Manifest.of(plan, commits, folder), folder, form)
 
 
 def default_folder(plan: Plan, recipe: str | None = None) -> Path:
@@ -307,8 +245,8 @@ def _check(manifest: Manifest, folder: Path, form: Build) -> None:
         key, reason = next(iter(manifest.failed.items()))
         raise UserError(
             f"{len(manifest.failed)} images could not be used, the first is {key}: {reason}; the others are kept "
-            f"in {folder}: give --max-failed {len(manifest.failed)} to finish without them, or mend them and give "
-            f"another --out"
+            f"in {folder}: give --max-failed {len(manifest.failed)} to finish without them, or mend them and run "
+            f"--retry-failed {folder}"
         )
     empty = [split for split, count in manifest.num_rows.items() if not count]
     if empty:
@@ -343,22 +281,37 @@ def _preview(plan: Plan, manifest: Manifest, folder: Path) -> Images:
     return grid(pictures, max(plan.resolution, 96))
 
 
-def verify(folder: Path, recompute: float) -> list[str]:
+def verify(folder: Path, recompute: float, deep: bool = False) -> list[str]:
     """Return what is wrong with a dataset: files that are not those committed, sums that do not add up, other bytes.
 
     Args:
         folder: A finished dataset.
         recompute: Share of the shards, from 0 to 1, that are built again and compared byte by byte.
+        deep: Whether every row is decoded and checked.
     """
     dataset = BuiltDataset.open(folder)
     commits = [Commit(**shard) for shard in dataset.manifest.shards]
     faults = [fault for commit in commits if (fault := check_file(folder, commit))]
-    if Manifest.of(dataset.plan, commits) != dataset.manifest:
+    if not faults and Manifest.of(dataset.plan, commits, folder) != dataset.manifest:
         faults.append("the manifest does not add up to its shards")
-    chosen = random.Random(0).sample(commits, math.ceil(recompute * len(commits)))
+    if deep and not faults:
+        faults += deep_faults(dataset, {c["name"]: registry.remake(Condition, c) for c in dataset.plan.conditions})
+    chosen = random.Random(0).sample(range(len(commits)), math.ceil(recompute * len(commits)))
     with tempfile.TemporaryDirectory() as other:
-        again = [build_shard(dataset.plan, Path(other), Part(commit.shard, commit.num_in)) for commit in chosen]
-    return faults + [f"{a.shard} built again is different" for a, b in zip(again, chosen, strict=True) if a != b]
+        again = [_build_again(dataset.plan, Path(other), commits, i) for i in chosen]
+    return faults + [
+        f"{a.shard} built again is different" for a, i in zip(again, chosen, strict=True) if a != commits[i]
+    ]
+
+
+def _build_again(plan: Plan, folder: Path, commits: list[Commit], i: int) -> Commit:
+    """Build the shard of one commit in another folder."""
+    commit = commits[i]
+    first = next(c for c in commits if c.shard == commit.part)
+    part = Part(first.shard, first.num_in)
+    if commit is first:
+        return build_shard(plan, folder, part)
+    return retry_shard(plan, folder, commit.source_identity, part, commits[i - 1])
 
 
 def _describe(form: Build) -> str:
@@ -373,9 +326,15 @@ def _describe(form: Build) -> str:
 
 def _run(form: Build) -> int:
     if form.verify is not None:
-        faults = verify(form.verify, form.recompute)
+        faults = verify(form.verify, form.recompute, form.deep)
         say("\n".join(faults) if faults else f"{form.verify} is whole")
         return 1 if faults else 0
+    if form.retry_failed is not None:
+        retry_failed(form, form.retry_failed)
+        return 0
+    if form.export is not None:
+        export(form.export, form.out)
+        return 0
     if form.dry_run:
         say(_describe(form))
         return 0

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import errno
 import math
 import re
 import shlex
@@ -13,6 +14,7 @@ from benchmark.base.errors import UserError, did_you_mean
 
 F = TypeVar("F")
 SIZES = {"tiny": 1_000, "small": 10_000, "large": 1_048_576}
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _UNITS = {"": 1, "k": 1_000, "m": 1_000_000}
 
 
@@ -103,6 +105,12 @@ def main(
         return run(fill(form, sys.argv[1:] if argv is None else argv, example, preset))
     except UserError as error:
         print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in _DISK_FULL:
+            raise
+        where = f" writing {error.filename}" if error.filename else ""
+        print(f"{name}: {error.strerror}{where}; make room, then run the same command again to go on", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{name}: interrupted; run the same command again to go on", file=sys.stderr)

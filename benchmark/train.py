@@ -203,7 +203,7 @@ def load_data(base: "Base", dataset: "BuiltDataset", condition: Condition, form:
     images[view.shifted] = shift(images[view.shifted])
     moments = moments_of_shards(base, dataset.files("train"), form.cache)
     return TrainingData(
-        moments=moments[torch.from_numpy(chosen[view.images])],
+        moments=moments[torch.from_numpy(dataset.places("train")[chosen[view.images]])],
         images=images,
         token_ids=base.token_ids([rows[i]["caption"] or "" for i in chosen[view.captions]]),
         empty_ids=base.token_ids([""])[0],

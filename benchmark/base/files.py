@@ -23,6 +23,16 @@ def pretty_json(value: object) -> bytes:
     return (json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
+def without_empty(record: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Return a record without those of the named fields that are empty: one without a feature stays as it was."""
+    return {name: value for name, value in record.items() if name not in names or value}
+
+
+def utf8(text: str) -> str:
+    r"""Return text that can be written as UTF-8: what no character stands for is spelt out, as in ``\udc80``."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def sha256(data: bytes) -> str:
     """Return the sha256 of bytes in hexadecimal."""
     return hashlib.sha256(data).hexdigest()

@@ -51,6 +51,10 @@ class Transform:
         height, width = self._scaled
         return (height - self.resolution) // 2, (width - self.resolution) // 2
 
+    def is_too_long(self) -> bool:
+        """Whether an image is so narrow that, scaled, it would hold more than MAX_PIXELS before it is cropped."""
+        return self.resolution**2 * max(self.height, self.width) > MAX_PIXELS * min(self.height, self.width)
+
     def apply(self, image: NDArray[np.uint8], interpolation: int = cv2.INTER_AREA) -> NDArray[np.uint8]:
         """Return the (resolution, resolution, ...) view of an (height, width, ...) array.
 

@@ -103,6 +103,8 @@ class Part:
 class Source(ABC):
     """How to read samples, part by part."""
 
+    is_drawn: ClassVar[bool] = False  # pictures are made to be exact: no hygiene unless it is asked for
+
     @abstractmethod
     def identity(self) -> dict[str, Any]:
         """Return what pins the content (a hash, a revision, a seed): it becomes part of the plan."""

@@ -7,11 +7,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from benchmark.base.errors import UserError, did_you_mean
-from benchmark.base.files import pretty_json, read_json, replace_file
+from benchmark.base.files import pretty_json, read_json, replace_file, without_empty
 from benchmark.contracts.plugins import SPLITS
+from benchmark.engine.hygiene import Likeness, counts, find_likeness
 from benchmark.engine.plan import Plan
 from benchmark.engine.shards import Commit, check_file, fingerprint, read_rows
 
@@ -20,7 +23,13 @@ MANIFEST_VERSION = 1
 
 @dataclass(frozen=True)
 class Manifest:
-    """The totals of a finished dataset; written last, so that its presence means the dataset is whole."""
+    """The totals of a finished dataset; written last, so that its presence means the dataset is whole.
+
+    Attributes:
+        num_rows: By split, of the rows that readers give: without those excluded.
+        failed: Key to reason, of rows that could not be used in their last try.
+        hygiene: Where the plan asks for it: the rows excluded and reported across rows, and the counts of all checks.
+    """
 
     plan_hash: str
     fingerprint: str
@@ -28,17 +37,35 @@ class Manifest:
     shards: list[dict[str, Any]]
     failed: dict[str, str]
     manifest_version: int = MANIFEST_VERSION
+    hygiene: dict[str, Any] | None = None
 
     @classmethod
-    def of(cls, plan: Plan, commits: Sequence[Commit]) -> "Manifest":
-        """Return the manifest of a plan's committed shards, in order."""
-        counts = {split: sum(c.num_ok for c in commits if c.split == split) for split in SPLITS}
-        failed = {key: reason for c in commits for key, reason in c.failed.items()}
-        return cls(plan.hash, fingerprint(plan.hash, commits), counts, [c.record() for c in commits], failed)
+    def of(cls, plan: Plan, commits: Sequence[Commit], folder: Path) -> "Manifest":
+        """Return the manifest of a plan's committed shards, in order, that lie in a folder."""
+        likeness = find_likeness(folder, plan.hygiene, commits)
+        failed = {commit.part: commit.failed for commit in commits}  # a later try takes the place of an earlier one
+        return cls(
+            plan_hash=plan.hash,
+            fingerprint=fingerprint(plan.hash, commits, likeness.excluded),
+            num_rows=_num_rows(commits, likeness),
+            shards=[commit.record() for commit in commits],
+            failed={key: reason for rows in failed.values() for key, reason in rows.items()},
+            hygiene=None if plan.hygiene is None else {**asdict(likeness), "counts": counts(commits, likeness)},
+        )
+
+    @property
+    def excluded(self) -> dict[str, Any]:
+        """Rows that are in shards but must not be read, for what they are like."""
+        return self.hygiene["excluded"] if self.hygiene else {}
 
     def write(self, folder: Path) -> None:
         """Put the manifest into the dataset folder."""
-        replace_file(folder / "manifest.json", pretty_json(asdict(self)))
+        replace_file(folder / "manifest.json", pretty_json(without_empty(asdict(self), "hygiene")))
+
+
+def _num_rows(commits: Sequence[Commit], likeness: Likeness) -> dict[str, int]:
+    excluded = Counter(entry["split"] for entry in likeness.excluded.values())
+    return {split: sum(c.num_ok for c in commits if c.split == split) - excluded[split] for split in SPLITS}
 
 
 @dataclass(frozen=True)
@@ -90,17 +117,31 @@ class BuiltDataset:
         return [commit for commit in commits if commit.split == split]
 
     def rows(self, split: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """Yield the rows of a split in order, as dictionaries of the columns asked for.
+        """Yield the rows of a split in order, as dictionaries of the columns asked for; never one that is excluded.
 
         Raises:
             UserError: A shard is not the file that was committed.
         """
+        excluded, wanted = self.manifest.excluded, list(columns)
         for commit in self.commits(split):
             fault = check_file(self.folder, commit)
             if fault:
                 raise UserError(f"{self.folder}: {fault}; delete it and its record in commits/, and build again")
-            if commit.file is not None:
-                yield from read_rows(self.folder / commit.file, columns)
+            if commit.file is None:
+                continue
+            needed = list(dict.fromkeys([*wanted, "key"])) if excluded else wanted
+            for row in read_rows(self.folder / commit.file, needed):
+                if not excluded:
+                    yield row
+                elif row["key"] not in excluded:
+                    yield {name: row[name] for name in wanted}
+
+    def places(self, split: str) -> NDArray[np.int64]:
+        """Return where the rows that `rows` gives lie among all rows of the split's files."""
+        if not self.manifest.excluded:
+            return np.arange(self.manifest.num_rows[split])
+        keys = (row["key"] for path in self.files(split) for row in read_rows(path, ["key"]))
+        return np.array([i for i, key in enumerate(keys) if key not in self.manifest.excluded], dtype=np.int64)
 
 
 def card(plan: Plan, manifest: Manifest, name: str, command: str, credit: str = "") -> str:
@@ -121,7 +162,8 @@ def card(plan: Plan, manifest: Manifest, name: str, command: str, credit: str = 
     ]
     header = yaml.safe_dump({"configs": [{"config_name": "default", "data_files": files}]}, sort_keys=False)
     conditions = ", ".join(condition["name"] for condition in plan.conditions)
-    reasons = Counter(reason for s in manifest.shards for reason in s.get("dropped", {}).values())
+    lost = [] if manifest.hygiene else manifest.shards  # else its table tells
+    reasons = Counter(reason for s in lost for reason in s.get("dropped", {}).values())
     dropped = "".join(f" Left out on purpose: {n} ({reason})." for reason, n in sorted(reasons.items()))
     written = sum(shard.get("captioned", 0) for shard in manifest.shards)
     captions = f" Captions written by {plan.captioner['model']}: {written}." if plan.captioner else ""
@@ -140,7 +182,7 @@ Pairs of image, caption and condition map ({conditions}) at {plan.resolution} x 
 {counts}
 
 Rows that failed: {len(manifest.failed)}.{dropped}{captions} Fingerprint: `{manifest.fingerprint}`.
-
+{_hygiene_text(manifest)}
 Made by `{command}` from
 
 ```json
@@ -149,3 +191,21 @@ Made by `{command}` from
 
 Open with `datasets.load_dataset("{name}")` from the folder above.
 {credit and chr(10) + credit}"""
+
+
+def _hygiene_text(manifest: Manifest) -> str:
+    """Return what the card says of the checks: the counts, and how other readers leave out what is excluded."""
+    if manifest.hygiene is None:
+        return ""
+    lines = [
+        f"| {check} | {' | '.join(str(kind.get(check, 0)) for kind in manifest.hygiene['counts'].values())} |"
+        for check in sorted({check for kind in manifest.hygiene["counts"].values() for check in kind})
+    ]
+    table = "\n".join(["", "| check | dropped | excluded | reported |", "|---|---|---|---|", *lines]) if lines else ""
+    if manifest.excluded:
+        table += """
+
+Excluded rows are in the files, but belong in no training or score: the benchmark never reads them. Elsewhere, leave
+out the keys of `manifest.json` under `hygiene`, `excluded`.
+"""
+    return f"{table}\n"

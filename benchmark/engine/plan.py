@@ -5,7 +5,16 @@ from pathlib import Path
 from typing import Any, Self
 
 from benchmark.base.errors import UserError
-from benchmark.base.files import canonical_json, create_once, difference, pretty_json, read_json, refuse_foreign, sha256
+from benchmark.base.files import (
+    canonical_json,
+    create_once,
+    difference,
+    pretty_json,
+    read_json,
+    refuse_foreign,
+    sha256,
+    without_empty,
+)
 from benchmark.base.provenance import versions_of
 
 PLAN_VERSION = 1
@@ -16,7 +25,9 @@ _ENCODERS = ("pyarrow", "opencv-python-headless", "pillow", "simplejpeg", "numba
 class Plan:
     """Plugins as `registry.describe` writes them, the source's identity, and versions of what makes bytes.
 
-    `captioner` is absent from a plan without one, so that its hash stays what it was.
+    Attributes:
+        captioner: Of captions that are missing, its model, commit and hash; None without one.
+        hygiene: The checks and their limits as `hygiene.settings` gives them, or None where nothing is checked.
     """
 
     source: dict[str, Any]
@@ -28,20 +39,21 @@ class Plan:
     versions: dict[str, str]
     plan_version: int = PLAN_VERSION
     captioner: dict[str, Any] | None = None
+    hygiene: dict[str, Any] | None = None
 
     @staticmethod
     def current_versions() -> dict[str, str]:
         """Return the versions of the libraries that decode, resize and encode."""
         return versions_of(_ENCODERS)
 
+    def record(self) -> dict[str, Any]:
+        """Return the plan as it is written: without a key for what is not asked for."""
+        return without_empty(asdict(self), "captioner", "hygiene")
+
     @property
     def hash(self) -> str:
         """The sha256 of the plan: the name of the build."""
         return sha256(canonical_json(self.record()))
-
-    def record(self) -> dict[str, Any]:
-        """Return the plan as it is written."""
-        return {key: value for key, value in asdict(self).items() if key != "captioner" or value is not None}
 
     def write(self, folder: Path) -> None:
         """Put the plan into a dataset folder, or check that the folder already holds this one.

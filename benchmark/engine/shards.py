@@ -3,7 +3,9 @@
 import hashlib
 import json
 import uuid
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,37 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from benchmark.base.errors import UserError
-from benchmark.base.files import canonical_json, create_once, read_json, sha256, sha256_file, sync
+from benchmark.base.files import canonical_json, create_once, read_json, sha256, sha256_file, sync, without_empty
 
 ROWS_PER_GROUP = 100
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What was measured on a picture; its fields are columns of a dataset that is built with hygiene.
+
+    Attributes:
+        phash: 64-bit perceptual hash of the stored picture.
+        sharpness: Variance of the Laplacian of the stored picture.
+        colourfulness: Levels by which its channels differ.
+        jpeg_quality: Of the source's file, None where it was no JPEG.
+        flags: The checks it did not pass, joined by commas.
+    """
+
+    phash: int
+    sharpness: float
+    colourfulness: float
+    jpeg_quality: int | None
+    flags: str
+
+
+_QUALITY = {
+    "phash": pa.uint64(),
+    "sharpness": pa.float32(),
+    "colourfulness": pa.float32(),
+    "jpeg_quality": pa.int32(),
+    "flags": pa.string(),
+}
 
 
 @dataclass(frozen=True)
@@ -28,6 +58,7 @@ class Row:
     width: int
     height: int
     tags: str
+    quality: Quality | None = None
 
     @property
     def image_suffix(self) -> str:
@@ -36,19 +67,29 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Lost:
+    """Rows that were read and are in no file: key to reason."""
+
+    failed: dict[str, str] = field(default_factory=dict)
+    dropped: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Commit:
-    """What became of one shard: every row read is ok, failed or dropped, and the file that holds the ok ones.
+    """What became of one shard: every row read is ok, dropped or failed, and the file that holds the ok ones.
 
     Attributes:
-        shard: Name of the part, as ``train-000003``.
+        shard: Name of the part, as ``train-000003``; of its rows that were tried again, ``train-000003-r1``.
         plan_hash: The plan it belongs to.
         file: Path inside the dataset folder, or None where no row was ok.
         sha256: Of the file.
         num_in: Rows read.
         num_ok: Rows in the file.
         failed: Key to reason, for every row that could not be used.
-        dropped: Key to reason, for every row that was left out on purpose.
+        dropped: Key to the check it did not pass, or why its annotator rejected it, for every row left out for that.
         captioned: Of the rows in the file, those whose caption a model wrote.
+        reported: How many rows in the file did not pass a check that only counts.
+        source_identity: Of a later try, the source's identity then, where it is no longer that of the plan.
     """
 
     shard: str
@@ -61,27 +102,44 @@ class Commit:
     failed: dict[str, str]
     dropped: dict[str, str] = field(default_factory=dict)
     captioned: int = 0
-
-    def record(self) -> dict[str, Any]:
-        """Return the fields as they are stored; `dropped` and `captioned` only where there is any."""
-        optional = ("dropped", "captioned")
-        return {name: value for name, value in asdict(self).items() if name not in optional or value}
+    reported: dict[str, int] = field(default_factory=dict)
+    source_identity: dict[str, Any] | None = None
 
     @property
     def split(self) -> str:
         """The split of the shard's rows."""
         return self.shard.partition("-")[0]
 
+    @property
+    def part(self) -> str:
+        """The part of the source the shard's rows come from."""
+        return self.shard.partition("-r")[0]
 
-def schema(conditions: Sequence[str], plan_hash: str) -> pa.Schema:
+    @property
+    def is_retry(self) -> bool:
+        """Whether the shard holds rows that failed in an earlier one."""
+        return self.part != self.shard
+
+    def record(self) -> dict[str, Any]:
+        """Return the commit as it is written: without a key for what did not happen."""
+        return without_empty(asdict(self), "dropped", "captioned", "reported", "source_identity")
+
+
+def retry_name(part: str, generation: int) -> str:
+    """Return the name of the shard that holds a part's rows of a later try, counted from 1."""
+    return f"{part}-r{generation}"
+
+
+def schema(conditions: Sequence[str], plan_hash: str, *, with_quality: bool = False) -> pa.Schema:
     """Return the Parquet schema; its metadata lets Hugging Face `datasets` yield images."""
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     fields = [("key", pa.string()), ("image", image), ("caption", pa.string())]
     fields += [(f"cond_{name}", image) for name in conditions]
     fields += [("width", pa.int32()), ("height", pa.int32()), ("sha256", pa.string()), ("tags", pa.string())]
-    kinds = {"string": "string", "int32": "int32"}
+    fields += _QUALITY.items() if with_quality else ()
+    kinds = {"float": "float32"}  # where Arrow's name of a type is not that of `datasets`
     features = {
-        name: {"_type": "Image"} if type_ == image else {"dtype": kinds[str(type_)], "_type": "Value"}
+        name: {"_type": "Image"} if type_ == image else {"dtype": kinds.get(str(type_), str(type_)), "_type": "Value"}
         for name, type_ in fields
     }
     metadata = {"huggingface": json.dumps({"info": {"features": features}}), "plan_hash": plan_hash}
@@ -94,14 +152,28 @@ def write_shard(
     plan_hash: str,
     conditions: Sequence[str],
     rows: Sequence[Row],
-    failed: dict[str, str],
-    dropped: dict[str, str],
+    lost: Lost,
     captioned: int = 0,
+    source_identity: dict[str, Any] | None = None,
 ) -> Commit:
     """Write a shard's rows and commit it, or return the commit that is already there: the first writer wins."""
-    file, digest, size = _write_rows(folder, shard, schema(conditions, plan_hash), rows) if rows else (None, None, 0)
-    num_in = len(rows) + len(failed) + len(dropped)
-    commit = Commit(shard, plan_hash, file, digest, size, num_in, len(rows), failed, dropped, captioned)
+    columns = schema(conditions, plan_hash, with_quality=any(row.quality for row in rows))
+    file, digest, size = _write_rows(folder, shard, columns, rows) if rows else (None, None, 0)
+    flags = [flag for row in rows if row.quality and row.quality.flags for flag in row.quality.flags.split(",")]
+    commit = Commit(
+        shard=shard,
+        plan_hash=plan_hash,
+        file=file,
+        sha256=digest,
+        num_bytes=size,
+        num_in=len(rows) + len(lost.failed) + len(lost.dropped),
+        num_ok=len(rows),
+        failed=lost.failed,
+        dropped=lost.dropped,
+        captioned=captioned,
+        reported=dict(Counter(flags)),
+        source_identity=source_identity,
+    )
     create_once(_commit_path(folder, shard), canonical_json(commit.record()) + b"\n")
     return read_commit(folder, shard)
 
@@ -148,6 +220,7 @@ def _table(rows: Sequence[Row], schema: pa.Schema) -> pa.Table:
             "height": row.height,
             "sha256": sha256(row.image),
             "tags": row.tags,
+            **(asdict(row.quality) if row.quality else {}),
         }
         for row in rows
     ]
@@ -179,19 +252,45 @@ def read_commit(folder: Path, shard: str) -> Commit:
         raise UserError(f"{path} has the wrong fields ({error}); delete it and build again") from None
 
 
+def read_retries(folder: Path, part: str) -> list[Commit]:
+    """Return the commits of a part's later tries, in order."""
+    commits: list[Commit] = []
+    while is_whole(folder, name := retry_name(part, len(commits) + 1)):
+        commits.append(read_commit(folder, name))
+    return commits
+
+
 def read_rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Yield the rows of a shard file, page checksums verified.
 
     Raises:
         UserError: The file is missing or damaged.
     """
+    for table in read_tables(path, columns):
+        with _damage_named(path):
+            rows = table.to_pylist()
+        yield from rows
+
+
+def read_tables(path: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Yield the row groups of a shard file, page checksums verified.
+
+    Raises:
+        UserError: The file is missing or damaged.
+    """
+    with _damage_named(path), parquet.ParquetFile(path, page_checksum_verification=True) as file:
+        absent = {*columns} - {*file.schema_arrow.names}
+        if absent:
+            raise UserError(f"{path} has no column {', '.join(sorted(absent))}; it is damaged: build it again")
+        for group in range(file.num_row_groups):
+            yield file.read_row_group(group, columns=list(columns))
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """Turn what reading a damaged file raises into an error that says what to do."""
     try:
-        with parquet.ParquetFile(path, page_checksum_verification=True) as file:
-            absent = {*columns} - {*file.schema_arrow.names}
-            if absent:
-                raise UserError(f"{path} has no column {', '.join(sorted(absent))}; it is damaged: build it again")
-            for group in range(file.num_row_groups):
-                yield from file.read_row_group(group, columns=list(columns)).to_pylist()
+        yield
     except FileNotFoundError:
         raise UserError(f"{path} is missing; delete its record in commits/ and build again") from None
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
@@ -210,10 +309,12 @@ def check_file(folder: Path, commit: Commit) -> str | None:
     return None
 
 
-def fingerprint(plan_hash: str, commits: Sequence[Commit]) -> str:
-    """Return the hash of a dataset: its plan and every shard's content, in order."""
+def fingerprint(plan_hash: str, commits: Sequence[Commit], excluded: Mapping[str, Any]) -> str:
+    """Return the hash of a dataset: its plan, every shard's content, in order, and the rows that are not to be read."""
     digest = hashlib.sha256(plan_hash.encode())
     for commit in commits:
-        dropped = [commit.dropped] if commit.dropped else []
-        digest.update(canonical_json([commit.shard, commit.sha256, commit.num_ok, commit.failed, *dropped]))
+        entry = [commit.shard, commit.sha256, commit.num_ok, commit.failed]
+        digest.update(canonical_json([*entry, commit.dropped] if commit.dropped else entry))
+    if excluded:
+        digest.update(canonical_json(excluded))
     return digest.hexdigest()

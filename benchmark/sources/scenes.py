@@ -25,6 +25,8 @@ class Scenes(Source):
         test: Test samples.
     """
 
+    is_drawn = True
+
     seed: int = 0
     val: int = 256
     test: int = 256

@@ -14,14 +14,14 @@ from benchmark.base.errors import UserError
 from benchmark.base.images import encode_png
 from benchmark.engine.bases import Base, load_base
 from benchmark.engine.latents import encode_moments, moments_of_shards, pixels, round_trip, to_uint8
-from benchmark.engine.shards import Row, write_shard
+from benchmark.engine.shards import Lost, Row, write_shard
 
 Images = NDArray[np.uint8]
 
 
 def write_images(folder: Path, images: Images) -> Path:
     rows = [Row(f"k{i}", encode_png(image), None, {}, 64, 64, "{}") for i, image in enumerate(images)]
-    commit = write_shard(folder, "train-000000", "plan", [], rows, {})
+    commit = write_shard(folder, "train-000000", "plan", [], rows, Lost())
     assert commit.file is not None
     return folder / commit.file
 
