@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 MAX_PIXELS = 64_000_000
+MAX_BYTES = 256 * 2**20  # of an encoded image, or of anything else that comes with it
 JPEG_QUALITY = 95
+_LONGEST = 100  # times as long as wide
 _ORIENTATION = 0x0112  # EXIF tag
 
 
@@ -52,8 +54,9 @@ class Transform:
         return (height - self.resolution) // 2, (width - self.resolution) // 2
 
     def is_too_long(self) -> bool:
-        """Whether an image is so narrow that, scaled, it would hold more than MAX_PIXELS before it is cropped."""
-        return self.resolution**2 * max(self.height, self.width) > MAX_PIXELS * min(self.height, self.width)
+        """Whether an image is so narrow that, scaled, it would be huge before it is cropped."""
+        ratio = max(self.height, self.width) / min(self.height, self.width)
+        return ratio > _LONGEST or ratio * self.resolution**2 > MAX_PIXELS
 
     def apply(self, image: NDArray[np.uint8], interpolation: int = cv2.INTER_AREA) -> NDArray[np.uint8]:
         """Return the (resolution, resolution, ...) view of an (height, width, ...) array.
@@ -109,6 +112,7 @@ def _decoded(data: bytes, read: Callable[[Image.Image], NDArray[Any]]) -> NDArra
         raise BadImage("empty file")
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of EXIF data that is damaged: the picture is not
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data)) as image:
                 if image.width * image.height > MAX_PIXELS:
@@ -123,8 +127,12 @@ def _decoded(data: bytes, read: Callable[[Image.Image], NDArray[Any]]) -> NDArra
 
 def is_plain_jpeg(data: bytes) -> bool:
     """Whether bytes are an RGB JPEG that is stored upright: it can be kept as it is."""
-    with Image.open(io.BytesIO(data)) as image:
-        return image.format == "JPEG" and image.mode == "RGB" and image.getexif().get(_ORIENTATION, 1) == 1
+    with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as image:
+        warnings.simplefilter("ignore", UserWarning)
+        try:
+            return image.format == "JPEG" and image.mode == "RGB" and image.getexif().get(_ORIENTATION, 1) == 1
+        except Exception:  # Pillow raises many kinds for damaged EXIF data, which is not to be kept
+            return False
 
 
 def orientation(data: bytes) -> int:

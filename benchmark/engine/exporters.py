@@ -70,9 +70,9 @@ def _webdataset(dataset: BuiltDataset, split: str, folder: Path) -> None:
 
 
 def _members(row: dict[str, Any]) -> dict[str, bytes]:
-    """Return the files of a sample by what follows its name."""
+    """Return the files of a sample by what follows its name; a missing caption is empty: tools want the same files."""
     maps = {f"{name}.png": cell["bytes"] for name, cell in row.items() if name.startswith("cond_")}
-    caption = {} if row["caption"] is None else {"txt": row["caption"].encode()}
+    caption = {"txt": (row["caption"] or "").encode()}
     more = canonical_json({"key": row["key"], "tags": json.loads(row["tags"])})
     return {_suffix(row): row["image"]["bytes"], **maps, **caption, "json": more}
 
@@ -91,7 +91,7 @@ def _imagefolder(dataset: BuiltDataset, split: str, folder: Path) -> None:
                 (root / path).parent.mkdir(parents=True, exist_ok=True)
                 (root / path).write_bytes(data)
             line = {**{column: path for column, (path, _) in files.items()}, "text": row["caption"], "key": row["key"]}
-            table.write(canonical_json(line) + b"\n")
+            table.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")  # `datasets` wants file_name first
 
 
 _FORMATS: dict[str, Callable[[BuiltDataset, str, Path], None]] = {

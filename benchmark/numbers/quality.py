@@ -1,6 +1,7 @@
 """What is measured on a picture to judge whether it belongs in a dataset: likeness, sharpness, colour, JPEG loss."""
 
 import io
+import warnings
 from typing import NamedTuple
 
 import cv2
@@ -37,7 +38,8 @@ class Header(NamedTuple):
 
 def read_header(data: bytes) -> Header:
     """Return the header of an encoded picture that is known to decode."""
-    with Image.open(io.BytesIO(data)) as image:
+    with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as image:
+        warnings.simplefilter("ignore", UserWarning)  # of EXIF data that is damaged: the picture is not
         tables = getattr(image, "quantization", None)
         return Header(image.mode, min(image.size), jpeg_quality(tables[0]) if tables else None)
 

@@ -8,17 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.base.errors import UserError
-from benchmark.base.files import canonical_json, sha256, sha256_file
+from benchmark.base.files import canonical_json, sha256, sha256_file, utf8
+from benchmark.base.images import MAX_BYTES
 from benchmark.contracts.plugins import Part, Sample, Source
 from benchmark.contracts.splitting import divide
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 _CAPTION_FIELDS = ("text", "caption", "prompt")
+_MAX_CAPTION_BYTES = 2**20
 
 
 @dataclass(frozen=True)
 class Folder(Source):
     """Images below a folder, keyed by their path inside it.
+
+    An image or a caption beside it that cannot be read is a row that fails. Images that `metadata.jsonl` names in
+    another column than `file_name`, as in `cond_seg_file_name`, are parts of a row and no rows of their own.
 
     Attributes:
         path: The folder.
@@ -34,44 +39,53 @@ class Folder(Source):
             raise UserError(f"{self.path} holds no image; allowed: {', '.join(sorted(_SUFFIXES))}, in subfolders too")
 
     @cached_property
-    def _files(self) -> list[str]:
+    def _paths(self) -> dict[str, Path]:
+        """Every image by its path inside the folder, sorted."""
         root = Path(self.path)
         found = (path for path in root.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
-        return sorted(path.relative_to(root).as_posix() for path in found)
+        return {utf8(path.relative_to(root).as_posix()): path for path in sorted(found)}
+
+    @cached_property
+    def _files(self) -> list[str]:
+        parts = {name for _, inside, row in self._table for name in _named(inside, row, of_row=False)}
+        return [name for name in self._paths if name not in parts]
 
     @cached_property
     def _parts(self) -> dict[str, list[str]]:
         return divide(self._files)
 
     @cached_property
+    def _table(self) -> list[tuple[str, Path, dict[str, Any]]]:
+        """The lines of every `metadata.jsonl`: where it stands, its folder inside this one, and its object."""
+        root, lines = Path(self.path), []
+        for table in sorted(root.rglob("metadata.jsonl")):
+            for number, line in enumerate(_read(table).split("\n"), 1):
+                if line.strip():
+                    where = f"{table}, line {number}"
+                    lines.append((where, table.parent.relative_to(root), _object(line, where)))
+        return lines
+
+    @cached_property
     def _captions(self) -> dict[str, str]:
         """Captions of `metadata.jsonl`, by the path of the image inside the folder."""
         captions: dict[str, str] = {}
         known = set(self._files)
-        root = Path(self.path)
-        for table in sorted(root.rglob("metadata.jsonl")):
-            inside = table.parent.relative_to(root)
-            for number, line in enumerate(_read(table).split("\n"), 1):
-                if not line.strip():
-                    continue
-                row = _object(line, f"{table}, line {number}")
-                if "file_name" not in row:
-                    raise UserError(f'{table}, line {number} has no "file_name"; every line needs one')
-                name = (inside / str(row["file_name"])).as_posix()
-                if name not in known:
-                    raise UserError(
-                        f"{table}, line {number}: {name} is no image of the folder; mend the line or remove it"
-                    )
-                text = _caption(row)
-                if text is not None:
-                    captions[name] = text
+        for where, inside, row in self._table:
+            if "file_name" not in row:
+                raise UserError(f'{where} has no "file_name"; every line needs one')
+            (name,) = _named(inside, row, of_row=True)
+            if name not in known:
+                raise UserError(f"{where}: {name} is no image of the folder; mend the line or remove it")
+            text = _caption(row)
+            if text is not None:
+                captions[name] = text
         return captions
 
     def identity(self) -> dict[str, Any]:
         """Return a hash over every file's name, content and caption: another folder is another plan."""
-        root = Path(self.path)
-        rows = [(name, sha256_file(root / name), self._caption_of(name)) for name in self._files]
-        return {"num_images": len(rows), "content_sha256": sha256(canonical_json(rows))}
+        rows = [(name, _digest(self._paths[name]), *map(_printable, self._caption_of(name))) for name in self._files]
+        content = [row[:3] if row[3] is None else row for row in rows]
+        return {"num_images": len(rows), "content_sha256": sha256(canonical_json(content))}
 
     def parts(self) -> Iterator[Part]:
         """Yield test, validation and training parts in hash order."""
@@ -80,17 +94,56 @@ class Folder(Source):
     def read(self, part: Part, resolution: int, columns: Sequence[str] = ()) -> Iterator[Sample]:
         """Yield the files of a part as they are on disk."""
         for name in self._parts[part.name]:
-            yield Sample(name, (Path(self.path) / name).read_bytes(), self._caption_of(name))
+            caption, fault = self._caption_of(name)
+            try:
+                data = _bounded(self._paths[name], MAX_BYTES)
+            except (OSError, ValueError) as error:
+                data, fault = b"", f"cannot be read ({error})"
+            yield Sample(name, data, caption, fault=fault)
 
-    def _caption_of(self, name: str) -> str | None:
+    def _caption_of(self, name: str) -> tuple[str | None, str | None]:
+        """Return an image's caption, and why it could not be read, either may be None."""
         if name in self._captions:
-            return self._captions[name]
-        path = Path(self.path) / name
-        if path.with_suffix(".txt").is_file():
-            return _read(path.with_suffix(".txt")).strip()
-        if path.with_suffix(".json").is_file():
-            return _caption(_object(_read(path.with_suffix(".json")), str(path.with_suffix(".json"))))
-        return None
+            return self._captions[name], None
+        path = self._paths[name]
+        try:
+            if path.with_suffix(".txt").is_file():
+                return _bounded(path.with_suffix(".txt"), _MAX_CAPTION_BYTES).decode("utf-8").strip(), None
+            if path.with_suffix(".json").is_file():
+                text = _bounded(path.with_suffix(".json"), _MAX_CAPTION_BYTES).decode("utf-8")
+                return _caption(_object(text, path.with_suffix(".json").name)), None
+        except (OSError, ValueError, UserError) as error:
+            return None, f"the caption cannot be read ({error})"
+        return None, None
+
+
+def _named(inside: Path, row: dict[str, Any], *, of_row: bool) -> list[str]:
+    """Return the paths a line of a table names: of its own image, or of those that belong to it."""
+    columns = [c for c in row if (c == "file_name" if of_row else c.endswith("_file_name"))]
+    return [(inside / str(row[column])).as_posix() for column in columns]
+
+
+def _digest(path: Path) -> str:
+    try:
+        return sha256_file(path)
+    except OSError:
+        return "cannot be read"
+
+
+def _printable(text: str | None) -> str | None:
+    return None if text is None else utf8(text)
+
+
+def _bounded(path: Path, most: int) -> bytes:
+    """Return a file's content.
+
+    Raises:
+        ValueError: It is larger than `most` bytes.
+    """
+    size = path.stat().st_size
+    if size > most:
+        raise ValueError(f"{size} bytes; at most {most}")
+    return path.read_bytes()
 
 
 def _read(path: Path) -> str:
@@ -103,7 +156,7 @@ def _read(path: Path) -> str:
 def _object(text: str, where: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise UserError(f"{where} is not valid JSON ({error}); mend the line or remove it") from None
     if not isinstance(value, dict):
         raise UserError(f"{where} is no JSON object; write one object an image")

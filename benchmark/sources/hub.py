@@ -147,9 +147,13 @@ class Hub(Source):
         start = first + int(part.name.partition("-")[2]) * PART
         for index, row in self._rows(split, start, end or start + PART, columns):
             caption = row[self._caption_column] if self._caption_column else None
-            cells = {column: _cell(row[column]) for column in columns}
+            data, fault = self._bytes(row[self.image])
+            cells = {}
+            for column in columns:
+                cells[column], lost = self._cell(row[column])
+                fault = fault or lost
             text = None if caption is None else str(caption)
-            yield Sample(f"{split}-{index:08d}", _bytes(row[self.image]), text, columns=cells)
+            yield Sample(f"{split}-{index:08d}", data, text, fault=fault, columns=cells)
 
     def _rows(self, split: str, start: int, stop: int, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
         data = self._splits[split]
@@ -166,19 +170,28 @@ class Hub(Source):
         hashes = np.array([hash64("order", f"{split}-{i}") for i in range(len(self._splits[split]))], dtype=np.uint64)
         return np.argsort(hashes, kind="stable")
 
+    def _bytes(self, value: dict[str, Any] | None) -> tuple[bytes, str | None]:
+        """Return the encoded image of an undecoded cell, empty where it is null, and why it could not be read.
+
+        A table may name any file of this machine: only one saved here is trusted beyond its own folder.
+        """
+        if value is None or (value["bytes"] is None and value["path"] is None):
+            return b"", None
+        if value["bytes"] is not None:
+            return value["bytes"], None
+        path = Path(value["path"])
+        if not self._is_saved and not path.resolve().is_relative_to(Path(self.path).resolve()):
+            return b"", "the image lies outside the dataset"
+        try:
+            return path.read_bytes(), None
+        except (OSError, ValueError) as error:
+            return b"", f"cannot be read ({error})"
+
+    def _cell(self, value: Any) -> tuple[Cell, str | None]:
+        """Return a cell as it is encoded, a picture that lies in a file of its own as its bytes, and what is wrong."""
+        is_picture = isinstance(value, dict) and {"bytes", "path"} <= {*value}
+        return self._bytes(value) if is_picture else (as_cell(value), None)
+
 
 def _names(split: Dataset | IterableDataset) -> list[str]:
     return list(split.column_names or next(iter(split)))
-
-
-def _cell(value: Any) -> Cell:
-    """Return a cell as it is encoded; a picture that lies in a file of its own is read."""
-    is_picture = isinstance(value, dict) and {"bytes", "path"} <= {*value}
-    return _bytes(value) if is_picture else as_cell(value)
-
-
-def _bytes(value: dict[str, Any] | None) -> bytes:
-    """Return the encoded image of an undecoded image cell; empty where the cell is null."""
-    if value is None:
-        return b""
-    return value["bytes"] if value["bytes"] is not None else Path(value["path"]).read_bytes()

@@ -68,11 +68,12 @@ class Parquet(Source):
         for label, path, places in self._files.of(part):
             caption = self.caption or next((n for n in _CAPTIONS if n in _open(path).schema_arrow.names), None)
             wanted = [column for column in (self.image, caption, *columns) if column]
-            for number, row in _rows(path, places, wanted):
-                text = row[caption] if caption else None
+            for number, row, fault in _rows(path, places, wanted):
+                text = row[caption] if caption and not fault else None
                 key = f"{label}/{number:08d}"
-                cells = {column: as_cell(row[column]) for column in columns}
-                yield Sample(key, picture_bytes(row[self.image]), None if text is None else str(text), columns=cells)
+                data = b"" if fault else picture_bytes(row[self.image])
+                cells = {} if fault else {column: as_cell(row[column]) for column in columns}
+                yield Sample(key, data, None if text is None else str(text), fault=fault, columns=cells)
 
 
 def _open(file: Path) -> parquet.ParquetFile:
@@ -82,13 +83,21 @@ def _open(file: Path) -> parquet.ParquetFile:
         raise UserError(f"{file} is no whole Parquet file ({str(error).splitlines()[0]}); fetch it again") from None
 
 
-def _rows(file: Path, places: range, columns: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (number, row) for a range of a file's rows, of whose row groups only those that hold them are read."""
+def _rows(file: Path, places: range, columns: list[str]) -> Iterator[tuple[int, dict[str, Any], str | None]]:
+    """Yield (number, row, fault) for a range of a file's rows; only the row groups that hold them are read.
+
+    The rows of a damaged group have that as their fault.
+    """
     opened, start = _open(file), 0
     for group in range(opened.num_row_groups):
         end = start + opened.metadata.row_group(group).num_rows
         first, last = max(places.start, start), min(places.stop, end)
         if first < last:
-            part = opened.read_row_group(group, columns=columns).slice(first - start, last - first)
-            yield from enumerate(part.to_pylist(), first)
+            try:
+                part = opened.read_row_group(group, columns=columns).slice(first - start, last - first).to_pylist()
+            except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+                reason = f"row group {group} is damaged ({str(error).splitlines()[0]})"
+                yield from ((number, {}, reason) for number in range(first, last))
+            else:
+                yield from ((number, row, None) for number, row in enumerate(part, first))
         start = end

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.base.errors import UserError
+from benchmark.base.files import utf8
+from benchmark.base.images import MAX_BYTES
 from benchmark.contracts.plugins import Cell, Part, Sample, Source
 from benchmark.contracts.splitting import Files, matching
 
@@ -57,6 +59,10 @@ class Webdataset(Source):
             samples = list(_index(tar).items())[places.start : places.stop]
             with tar.open("rb") as archive:
                 for key, members in samples:
+                    too_large = [name for name, (_, size) in members.items() if size > MAX_BYTES]
+                    if too_large:
+                        yield Sample(f"{label}/{key}", b"", None, fault=f"{too_large[0]} has over {MAX_BYTES} bytes")
+                        continue
                     content = {name: _bytes(archive, *where) for name, where in members.items()}
                     cells = {column: content.get(column, b"") for column in columns}
                     yield self._sample(f"{label}/{key}", content, cells)
@@ -65,7 +71,7 @@ class Webdataset(Source):
         image = next((content[name] for name in _IMAGES if name in content), b"")
         try:
             return Sample(key, image, self._caption_of(content), columns=cells)
-        except ValueError as error:  # of decoding text or JSON
+        except (ValueError, RecursionError) as error:  # of decoding text or JSON
             return Sample(key, image, None, fault=f"the caption cannot be read ({error})")
 
     def _caption_of(self, content: dict[str, bytes]) -> str | None:
@@ -90,7 +96,7 @@ def _index(tar: Path) -> dict[str, Members]:
         with tarfile.open(tar, "r:") as archive:
             for member in archive:
                 if member.isfile():
-                    key, extension = _split(member.name)
+                    key, extension = _split(utf8(member.name))
                     if extension in samples.setdefault(key, {}):
                         raise UserError(f"{tar} holds {member.name} twice; write it again with keys that differ")
                     samples[key][extension] = (member.offset_data, member.size)

@@ -95,11 +95,29 @@ def test_a_bad_metadata_line_is_named(three: Path, line: str, told: str) -> None
         Folder(str(three)).identity()
 
 
-@pytest.mark.parametrize("name", ["one.txt", "one.json", "metadata.jsonl"])
-def test_text_that_is_not_utf_8_is_named(three: Path, name: str) -> None:
-    (three / name).write_bytes('{"file_name": "one.jpg", "text": "café"}'.encode("latin-1"))
-    with pytest.raises(UserError, match=name):
+def test_a_table_that_is_not_utf_8_is_named(three: Path) -> None:
+    (three / "metadata.jsonl").write_bytes('{"file_name": "one.jpg", "text": "café"}'.encode("latin-1"))
+    with pytest.raises(UserError, match=r"metadata\.jsonl"):
         Folder(str(three)).identity()
+
+
+@pytest.mark.parametrize("name", ["one.txt", "one.json"])
+def test_a_caption_that_cannot_be_read_is_the_fault_of_its_row_alone(three: Path, name: str) -> None:
+    before = Folder(str(three)).identity()
+    (three / name).write_bytes('{"text": "café"}'.encode("latin-1"))
+    assert Folder(str(three)).identity() != before
+    source = Folder(str(three))
+    faults = {s.key: s.fault for part in source.parts() for s in source.read(part, 64) if s.fault}
+    assert list(faults) == ["one.jpg"]
+    assert "the caption cannot be read" in str(faults["one.jpg"])
+
+
+def test_images_that_belong_to_a_row_are_no_rows(three: Path) -> None:
+    line = {"file_name": "one.jpg", "text": "a fox", "cond_seg_file_name": "a/map.png"}
+    (three / "a/map.png").write_bytes((three / "a/b/three.png").read_bytes())
+    assert len(captions(three)) == 4
+    (three / "metadata.jsonl").write_text(json.dumps(line))
+    assert captions(three) == {"one.jpg": "a fox", "two.JPG": None, "a/b/three.png": None}
 
 
 def test_splits_are_the_same_from_every_reading_and_every_place(photos: Path, tmp_path: Path) -> None:
