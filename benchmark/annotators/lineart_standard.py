@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmark.contracts.plugins import Annotator, Images, Map
 
@@ -31,9 +32,10 @@ class LineartStandard(Annotator):
         """Return one map for each image: float32 (H, W) in [0, 1], white lines on black."""
         return [Map(self._lines(image)) for image in images]
 
-    def _lines(self, image: Images) -> np.ndarray:
+    def _lines(self, image: Images) -> NDArray[np.float32]:
         pixels = image.astype(np.float32)
         darker = (cv2.GaussianBlur(pixels, (0, 0), self.sigma) - pixels).min(axis=2).clip(0, 255)
         strong = darker[darker > self.threshold]
         scale = max(_LEAST_SCALE, float(np.median(strong))) if strong.size else _LEAST_SCALE
-        return ((darker / scale * 127).clip(0, 255).astype(np.uint8) / np.float32(255)).astype(np.float32)
+        levels = (darker / scale * 127).clip(0, 255).astype(np.uint8)
+        return np.asarray(levels / np.float32(255), dtype=np.float32)

@@ -60,7 +60,8 @@ class Mlsd(Detector):
         rows, columns = centres.T
         moved = ends[rows, columns]
         kept = (scores > self.score) & (np.linalg.norm(moved[:, :2] - moved[:, 2:], axis=1) > self.length)
-        return 2 * (np.stack([columns, rows, columns, rows], axis=1) + moved)[kept].astype(np.float64)
+        segments: NDArray[np.float64] = 2 * (np.stack([columns, rows, columns, rows], axis=1) + moved)[kept]
+        return segments
 
     def finish(self, found: NDArray[Any], seen: Images, images: Images) -> NDArray[Any]:
         """Return the segments drawn at the images' own size, bool (H, W)."""

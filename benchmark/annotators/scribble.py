@@ -113,7 +113,8 @@ def drawn(levels: NDArray[np.uint8], stream: Stream) -> NDArray[np.bool_]:
     kept = (lines & ~hidden(levels.shape, stream)).astype(np.uint8)
     width = max(1, round((1 + stream.choice(_WIDEST)) * scale))
     operation = cv2.MORPH_DILATE if stream.choice(2) else cv2.MORPH_CLOSE
-    return cv2.morphologyEx(kept, operation, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))) > 0
+    element = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
+    return np.asarray(cv2.morphologyEx(kept, operation, element) > 0)
 
 
 def hidden(shape: tuple[int, ...], stream: Stream) -> NDArray[np.bool_]:

@@ -205,7 +205,7 @@ def test_generate_refuses(argv: str, told: str, tiny_dataset: Path, refused: Ref
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ("build --cond sge", 'build: no condition "sge"; did you mean "seg"? allowed: canny, depth, lines, '),
+        ("build --cond sge", 'build: no condition "sge"; did you mean "seg"? allowed: canny, depth, lineart, lines, '),
         ("train --dataset TINY --base nowhere --out run", 'train: no base "nowhere"'),
     ],
 )

@@ -5,7 +5,7 @@ import types
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import huggingface_hub.constants
@@ -210,8 +210,10 @@ def test_figures_of_random_weights_are_those_of_the_librarys_body(hub: Path) -> 
 class _Drawn(torch.nn.Module):
     """What a perfect body model would return for figures at known places: peaks and limb fields (Cao et al. 2019)."""
 
-    LIMBS = ((1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13))
-    LIMBS += ((1, 0), (0, 14), (14, 16), (0, 15), (15, 17), (2, 16), (5, 17))
+    LIMBS: ClassVar[tuple[tuple[int, int], ...]] = (
+        *((1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13)),
+        *((1, 0), (0, 14), (14, 16), (0, 15), (15, 17), (2, 16), (5, 17)),
+    )
     FIELDS = (12, 20, 14, 16, 22, 24, 0, 2, 4, 6, 8, 10, 28, 30, 34, 32, 36, 18, 26)
 
     def __init__(self, figures: NDArray[np.float64], present: list[list[int]]) -> None:
@@ -374,7 +376,8 @@ def test_random_thresholds_fill_their_ranges_evenly() -> None:
 def _soft_edges(side: int) -> NDArray[np.uint8]:
     grey = cv2.resize(data.camera(), (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)
     slope = np.hypot(ndimage.gaussian_gradient_magnitude(grey, side / 256), 1e-3)
-    return (255 * np.clip(slope / np.quantile(slope, 0.98), 0, 1)).astype(np.uint8)
+    levels: NDArray[np.uint8] = (255 * np.clip(slope / np.quantile(slope, 0.98), 0, 1)).astype(np.uint8)
+    return levels
 
 
 def test_fixed_scribbles_are_those_of_the_authors_code() -> None:
