@@ -63,6 +63,8 @@ def evaluate(form: Evaluate) -> Path:
         raise UserError(f"{form.images} was made for another state of {dataset.folder}; generate again")
     condition = registry.remake(Condition, config["condition"])
     reference = imagesets.load_reference(dataset, config["split"], config["condition"]["name"], config["samples"]["n"])
+    if len(reference.keys) < 2:
+        raise UserError(f"{form.images} is of one sample, which has no interval; generate more")
     floor = _floor(form, config)
     question = _question(form, config, dataset, condition, reference)
     name, kind = config["dataset"]["name"], question.condition

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from benchmark.base.errors import UserError
 from benchmark.base.seeds import Stream
 from benchmark.contracts.plugins import Metric
 from benchmark.contracts.records import Score
@@ -93,7 +94,13 @@ def distance(
 
 
 def frechet(name: str, generated: Vectors, reference: Vectors) -> Score:
-    """Return the Frechet distance of vectors (N, D) to a fixed reference, its bias removed; unranked below n = 2 D."""
+    """Return the Frechet distance of vectors (N, D) to a fixed reference, its bias removed; unranked below n = 2 D.
+
+    Raises:
+        UserError: Fewer than 3 images: without one, the others have no covariance.
+    """
+    if len(generated) < 3:
+        raise UserError(f"a Frechet distance needs 3 images, not {len(generated)}; generate more")
     fixed, (n, dimension) = Gaussian.fit(reference), generated.shape
     order = Stream(0, "jackknife-blocks").permutation(n)
     estimate = jackknife.blocks(n, lambda kept: frechet_distance(Gaussian.fit(generated[kept]), fixed), order)
