@@ -59,7 +59,8 @@ def observe(condition: Condition, referee: Annotator, reference: "Reference", ev
 
 def _compared(condition: Condition, truth: list[Map], sets: list[list[Map]]) -> NDArray[np.float64]:
     rows = [[condition.compare(a, b) for a, b in zip(truth, maps, strict=True)] for maps in sets]
-    return np.array(rows, dtype=np.float64).sum(axis=0)
+    total: NDArray[np.float64] = np.array(rows, dtype=np.float64).sum(axis=0)
+    return total
 
 
 def score_images(

@@ -53,6 +53,7 @@ class Transform:
         height, width = self._scaled
         return (height - self.resolution) // 2, (width - self.resolution) // 2
 
+    @property
     def is_too_long(self) -> bool:
         """Whether an image is so narrow that, scaled, it would be huge before it is cropped."""
         ratio = max(self.height, self.width) / min(self.height, self.width)

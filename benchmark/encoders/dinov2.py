@@ -18,7 +18,8 @@ from benchmark.engine.bases import choose_device, hash_weights, quiet_libraries
 
 _BATCH = 32
 _SIDE = 224
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
+_MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # of ImageNet
+_STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 
 @dataclass(frozen=True)
@@ -54,5 +55,4 @@ class Dinov2(Encoder):
 
 def _prepared(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     resized = np.asarray(Image.fromarray(image).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC), dtype=np.float32)
-    prepared: NDArray[np.float32] = ((resized / 255 - np.float32(_MEAN)) / np.float32(_STD)).astype(np.float32)
-    return prepared
+    return np.asarray((resized / 255 - _MEAN) / _STD)

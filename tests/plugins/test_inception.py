@@ -45,8 +45,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
     network.fc = nn.Identity()
-    layers = torch.jit.trace(network, torch.zeros(1, 3, 299, 299))
-    torch.jit.script(_Published(layers)).save(str(folder / FILE))
+    layers = torch.jit.trace(network, torch.zeros(1, 3, 299, 299))  # type: ignore[no-untyped-call]
+    torch.jit.script(_Published(layers)).save(str(folder / FILE))  # type: ignore[no-untyped-call]
     return folder
 
 
@@ -72,7 +72,8 @@ def encoder(weights: Path) -> Encoder:
 
 @pytest.fixture
 def theirs(weights: Path) -> nn.Module:
-    return InceptionV3W(str(weights), download=False)
+    network: nn.Module = InceptionV3W(str(weights), download=False)
+    return network
 
 
 @pytest.mark.parametrize("size", [64, 320])
