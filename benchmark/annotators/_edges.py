@@ -99,4 +99,5 @@ class SoftEdges(Detector):
 def safe(strength: NDArray[Any]) -> NDArray[np.float32]:
     """Return strengths in [0, 1] rounded down to thirds and shown as 0, 1/2 and 1 (`safe_step` of ControlNet 1.1)."""
     thirds = np.floor(strength.astype(np.float32) * np.float32(_STEPS + 1))
-    return np.minimum(thirds / np.float32(_STEPS), np.float32(1))
+    shown: NDArray[np.float32] = np.minimum(thirds / np.float32(_STEPS), np.float32(1))
+    return shown

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from benchmark.base.errors import UserError, did_you_mean
 from benchmark.base.files import pretty_json, read_json, replace_file, without_empty
 from benchmark.contracts.plugins import SPLITS
-from benchmark.engine.hygiene import Likeness, counts, find_likeness
+from benchmark.engine.hygiene import CHECKS, Likeness, counts, find_likeness
 from benchmark.engine.plan import Plan
 from benchmark.engine.shards import Commit, check_file, fingerprint, read_rows
 
@@ -162,9 +162,9 @@ def card(plan: Plan, manifest: Manifest, name: str, command: str, credit: str = 
     ]
     header = yaml.safe_dump({"configs": [{"config_name": "default", "data_files": files}]}, sort_keys=False)
     conditions = ", ".join(condition["name"] for condition in plan.conditions)
-    lost = [] if manifest.hygiene else manifest.shards  # else its table tells
-    reasons = Counter(reason for s in lost for reason in s.get("dropped", {}).values())
-    dropped = "".join(f" Left out on purpose: {n} ({reason})." for reason, n in sorted(reasons.items()))
+    reasons = Counter(reason for s in manifest.shards for reason in s.get("dropped", {}).values())
+    others = sorted((reason, n) for reason, n in reasons.items() if reason not in CHECKS)  # its table tells of checks
+    dropped = "".join(f" Left out on purpose: {n} ({reason})." for reason, n in others)
     written = sum(shard.get("captioned", 0) for shard in manifest.shards)
     captions = f" Captions written by {plan.captioner['model']}: {written}." if plan.captioner else ""
     counts = "\n".join(f"| {split} | {manifest.num_rows[split]} |" for split in SPLITS)

@@ -206,7 +206,7 @@ def counts(commits: Sequence[Commit], likeness: Likeness) -> dict[str, dict[str,
     for commit in commits:
         reported.update(commit.reported)
     return {
-        "dropped": dict(Counter(reason for commit in commits for reason in commit.dropped.values())),
+        "dropped": dict(Counter(reason for c in commits for reason in c.dropped.values() if reason in CHECKS)),
         "excluded": dict(Counter(entry["check"] for entry in likeness.excluded.values())),
         "reported": dict(reported),
     }

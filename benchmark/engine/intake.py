@@ -45,7 +45,8 @@ def sift(samples: Iterator[Sample], plan: Plan, copy: Copy) -> tuple[list[Usable
         key, reason = utf8(sample.key), None
         try:
             prepared = _prepare(replace(sample, key=key), plan, copy)
-            reason = hygiene.reason_to_drop(plan.hygiene, prepared.quality) if prepared.quality else None
+            if plan.hygiene and prepared.quality:
+                reason = hygiene.reason_to_drop(plan.hygiene, prepared.quality)
         except BadImage as error:
             if not hygiene.drops(plan.hygiene, hygiene.UNREADABLE):
                 lost.failed[key] = utf8(str(error))

@@ -16,7 +16,8 @@ _BITS = 64
 def first_equal(values: NDArray[np.generic]) -> Places:
     """Return for each of N values the place of the first that equals it: its own where there is none before."""
     _, first, kind = np.unique(values, return_index=True, return_inverse=True)
-    return first[kind].astype(np.int64)
+    places: Places = first[kind].astype(np.int64)
+    return places
 
 
 def first_near(hashes: Hashes, distance: int) -> Places:

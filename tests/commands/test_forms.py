@@ -10,11 +10,12 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from benchmark import build, evaluate, registry
+from benchmark import build, registry
 from benchmark.base.errors import UserError
 from benchmark.contracts.plugins import Annotator, Condition, Images, Map
 from benchmark.engine.datasets import BuiltDataset
 from benchmark.engine.imagesets import load_reference
+from benchmark.observation import Evidence, observe
 
 
 @dataclass(frozen=True)
@@ -92,9 +93,9 @@ def test_a_referee_with_chance_draws_what_the_build_drew(photos: Path, tmp_path:
     assert build.main([*words, "--out", str(tmp_path / "set")]) == 0
     dataset, condition = BuiltDataset.open(tmp_path / "set"), registry.make(Condition, "canny")
     reference = load_reference(dataset, "train", "canny", None)
-    evidence = evaluate.Evidence(reference.images, reference.images, reference.images, reference.images)
+    evidence = Evidence([reference.images], reference.images, reference.images, [reference.images])
     for referee, alike in (("random_canny", True), ("random_canny,seed=1", False), ("canny", False)):
-        rows = evaluate.observe(condition, registry.make(Annotator, referee), reference, evidence)
+        rows = observe(condition, registry.make(Annotator, referee), reference, evidence)
         assert (condition.scores(rows["real"].sum(axis=0))["f1"] == 1.0) == alike
 
 

@@ -605,7 +605,7 @@ def test_a_stored_map_is_read_from_a_column_as_it_was(name: str) -> None:
 def test_the_palette_of_ade20k_is_that_of_controlnet_aux() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from controlnet_aux.util import ade_palette  # type: ignore[import-untyped]
+        from controlnet_aux.util import ade_palette
     assert np.array_equal(PALETTES["ade20k"].colours[:150], ade_palette())
     assert PALETTES["ade20k"].colours[150:].tolist() == [[0, 0, 0]]
 
