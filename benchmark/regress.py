@@ -173,7 +173,7 @@ def check_runs(reference: Sequence[Run], new: Sequence[Run]) -> list[Check]:
     values = {
         name: ([r.values[name] for r in reference if r.values], [r.values[name] for r in whole]) for name in _MEANS
     }
-    last = max(step for run in (*reference, *new) if (step := run.onset) is not None)
+    last = max((step for run in (*reference, *new) if (step := run.onset) is not None), default=1)
     return [
         failures,
         check_onset([r.onset for r in reference], [r.onset for r in new], last, alarm),

@@ -57,7 +57,8 @@ def check_mean(name: str, reference: Sequence[float], new: Sequence[float], alar
 
 def check_spread(name: str, reference: Sequence[float], new: Sequence[float], alarm: float) -> Check:
     """Return whether new runs lie farther apart than reference runs do (one-sided F test of their variances)."""
-    ratio = float(np.var(new, ddof=1) / np.var(reference, ddof=1))
+    mine, theirs = float(np.var(new, ddof=1)), float(np.var(reference, ddof=1))
+    ratio = mine / theirs if theirs else float(np.inf if mine else 1.0)
     degrees = len(new) - 1, len(reference) - 1
     limit = float(stats.f.isf(alarm, *degrees))
     seen = np.sqrt(limit / stats.f.isf(0.8, *degrees))

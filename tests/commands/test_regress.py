@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmark import regress
 from benchmark.base.errors import UserError
 from benchmark.conditions.seg import Seg
 from benchmark.numbers.gate import Check
 from benchmark.regress import REFERENCE, Bands, Pins, Run, check_pins, check_runs, main, pins, read_bands
-from benchmark.study import read_design
+from benchmark.study import Design, read_design, run
 from benchmark.train import Train, train
 
 
@@ -118,3 +119,48 @@ def test_bands_come_back_from_disk_as_they_were(tmp_path: Path, honest: Pins) ->
     path = tmp_path / "bands.json"
     path.write_text(bands.model_dump_json())
     assert read_bands(path) == bands
+
+
+TINY = """
+[build]
+cond = ["seg"]
+source = "scenes,val=4,test=8"
+size = 500
+workers = 1
+[train]
+cond = "seg"
+steps = 2
+batch = 4
+probe_every = 1
+[generate]
+num_inference_steps = 2
+limit = 4
+[grid]
+seed = {seeds}
+[grid.generate]
+prompts = ["full", "none"]
+"""
+
+
+def test_bands_are_learnt_from_a_study_and_the_gate_holds_its_runs_against_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, seeds in (("regress", [0, 1]), ("regress_reference", [2, 3, 4])):
+        (tmp_path / f"{name}.toml").write_text(TINY.format(seeds=seeds))
+
+    def here(name: str, out: Path | None) -> Design:
+        return read_design(str(tmp_path / f"{name}.toml"), out or tmp_path / name)
+
+    monkeypatch.setattr(regress, "read_design", here)
+    bands, words = tmp_path / "bands.json", ["--out", str(tmp_path / "gate")]
+    assert main([*words, "--bands", str(bands), "--learn"]) == 2
+    assert "study run regress_reference" in capsys.readouterr().err
+    run(here("regress_reference", None))
+    assert main([*words, "--bands", str(bands), "--learn"]) == 0
+    assert [run.seed for run in read_bands(bands).runs] == ["2", "3", "4"]
+    assert {len(run.values) for run in read_bands(bands).runs} == {3}
+    assert main([*words, "--bands", str(bands)]) in (0, 1)  # two updates teach nothing: only the pins are certain
+    lines = capsys.readouterr().out.splitlines()
+    for name in ("fingerprint of the dataset", "rendered conditioning", "prompts after dropping", "first losses"):
+        assert any(line.startswith(f"holds: {name}") for line in lines)
+    assert any("false alarms: at most 0.5%" in line for line in lines)
