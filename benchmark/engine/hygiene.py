@@ -126,7 +126,7 @@ def flagged(quality: Quality, check: str) -> Quality:
     return replace(quality, flags=",".join(filter(None, (quality.flags, check))))
 
 
-def reason_to_drop(plan: Settings, quality: Quality) -> str | None:
+def reason_to_drop(plan: Settings | None, quality: Quality) -> str | None:
     """Return the first check that a row did not pass and that drops, or None."""
     return next((flag for flag in quality.flags.split(",") if flag and drops(plan, flag)), None)
 

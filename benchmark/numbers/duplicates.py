@@ -16,8 +16,7 @@ _BITS = 64
 def first_equal(values: NDArray[np.generic]) -> Places:
     """Return for each of N values the place of the first that equals it: its own where there is none before."""
     _, first, kind = np.unique(values, return_index=True, return_inverse=True)
-    places: Places = first[kind].astype(np.int64)
-    return places
+    return np.asarray(first[kind], dtype=np.int64)
 
 
 def first_near(hashes: Hashes, distance: int) -> Places:

@@ -228,11 +228,10 @@ def as_tar(rows: list[Hostile], folder: Path) -> dict[str, set[str]]:
 
 
 def as_parquet(rows: list[Hostile], folder: Path) -> dict[str, set[str]]:
-    cells = [{"bytes": image, "path": "../../etc/passwd"} if i % 2 else image for i, (image, _, _) in enumerate(rows)]
-    structs = [cell if isinstance(cell, dict) else {"bytes": cell, "path": None} for cell in cells]
-    cleared = [None if cell["bytes"] is None and i % 4 == 0 else cell for i, cell in enumerate(structs)]
+    cells = [{"bytes": image, "path": ("../../etc/passwd", None)[i % 2]} for i, (image, _, _) in enumerate(rows)]
+    structs = [None if cell["bytes"] is None and i % 4 == 0 else cell for i, cell in enumerate(cells)]
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    table = pa.table({"image": pa.array(cleared, image), "text": pa.array([row[1] for row in rows], pa.string())})
+    table = pa.table({"image": pa.array(structs, image), "text": pa.array([row[1] for row in rows], pa.string())})
     parquet.write_table(table, folder / "rows.parquet", row_group_size=50)
     return {f"rows/{i:08d}": may for i, (_, _, may) in enumerate(rows)}
 

@@ -33,8 +33,7 @@ def texture(seed: int) -> NDArray[np.uint8]:
     rng = np.random.default_rng(seed)
     layers = [rng.integers(0, 256, (n, n, 3), np.uint8) for n in (4, 8, 16, 128)]
     scaled = [np.asarray(Image.fromarray(layer).resize((128, 128), Image.Resampling.BICUBIC)) for layer in layers]
-    picture: NDArray[np.uint8] = np.mean(scaled, axis=0).astype(np.uint8)
-    return picture
+    return np.asarray(np.mean(scaled, axis=0), dtype=np.uint8)
 
 
 def save(path: Path, image: NDArray[np.uint8], **options: Any) -> None:
