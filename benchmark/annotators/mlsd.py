@@ -20,6 +20,9 @@ _PEAK = 3  # pixels a side in which one centre of a line is kept
 class Mlsd(Detector):
     """Lines drawn one pixel wide; it finds at most 200, and few on curved or natural ground.
 
+    Scores that differ by rounding alone decide between neighbours, so images annotated in batches of another size may
+    have a few other lines; in the same batches they have the same.
+
     Attributes:
         score: Confidence in [0, 1] that a line must exceed.
         length: Pixels, at half the detection size, that it must exceed.

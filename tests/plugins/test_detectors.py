@@ -170,6 +170,13 @@ def test_a_map_depends_on_its_batch_by_rounding_alone(hub: Path, spec: str) -> N
         assert (difference > 0).mean() < 0.02
 
 
+@pytest.mark.parametrize("spec", ["hed", "pidinet", "lineart", "mlsd"])
+def test_a_map_does_not_depend_on_its_place_in_a_batch(hub: Path, spec: str) -> None:
+    annotator = _made(hub, spec)
+    forth, back = annotator.annotate(_images()), annotator.annotate(_images()[::-1])[::-1]
+    assert all(np.array_equal(a.array, b.array) for a, b in zip(forth, back, strict=True))
+
+
 def test_safe_strengths_are_the_librarys_steps() -> None:
     strength = np.linspace(0, 1, 1001)
     levels = (255 * util.safe_step(strength)).clip(0, 255).astype(np.uint8)
