@@ -25,7 +25,8 @@ def size_chart(section: Section) -> str | None:
     if not families:
         return None
     figure = _figure("pairs (logarithmic)", _CONTROL)
-    figure.update_xaxes(type="log")
+    sizes_tried = sorted({cell.pairs for _, cells in families for cell in cells if cell.pairs})
+    figure.update_xaxes(type="log", tickvals=sizes_tried, ticktext=[f"{size:,}" for size in sizes_tried])
     for i, (family, cells) in enumerate(families):
         sizes = [cell.pairs for cell in cells]
         spreads = [cell.control for cell in cells if cell.control]
@@ -44,7 +45,8 @@ def training_chart(section: Section) -> str | None:
     Returns:
         A piece of HTML, or None where no run was probed.
     """
-    curves = [(cell, curve) for cell in section.cells if (curve := _curve(cell, section))]
+    cells = sorted(section.cells, key=lambda cell: (cell.rows[0].record.method, cell.pairs or 0))
+    curves = [(cell, curve) for cell in cells if (curve := _curve(cell, section))]
     if not curves:
         return None
     figure = _figure("updates", f"{_CONTROL} of the probe")
@@ -90,7 +92,7 @@ def _figure(across: str, up: str) -> go.Figure:
         legend={"orientation": "h", "y": -0.25},
     )
     figure.update_xaxes(title=across, **grey)
-    figure.update_yaxes(title=up, **grey)
+    figure.update_yaxes(title=up, rangemode="tozero", **grey)  # a cut axis makes small differences large
     return figure
 
 
