@@ -125,7 +125,7 @@ def test_bands_come_back_from_disk_as_they_were(tmp_path: Path, honest: Pins) ->
 def test_bands_are_learnt_from_a_study_and_the_gate_holds_its_runs_against_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name, seeds in (("regress", [0, 1]), ("regress_reference", [2, 3, 4])):
+    for name, seeds in (("regress", [0, 1]), ("regress_reference", [2, 3])):
         grid = f'seed = {seeds}\n[grid.generate]\nprompts = ["full", "none"]'
         (tmp_path / f"{name}.toml").write_text(TINY.replace("seed = [0, 1]", grid))
 
@@ -138,7 +138,7 @@ def test_bands_are_learnt_from_a_study_and_the_gate_holds_its_runs_against_them(
     assert "study run regress_reference" in capsys.readouterr().err
     run(here("regress_reference", None))
     assert main([*words, "--bands", str(bands), "--learn"]) == 0
-    assert [run.seed for run in read_bands(bands).runs] == ["2", "3", "4"]
+    assert [run.seed for run in read_bands(bands).runs] == ["2", "3"]
     assert {len(run.values) for run in read_bands(bands).runs} == {3}
     assert main([*words, "--bands", str(bands)]) in (0, 1)  # two updates teach nothing: only the pins are certain
     lines = capsys.readouterr().out.splitlines()
