@@ -135,7 +135,7 @@ def write_site(board: Board, folder: Path) -> None:
             strip = row.path.with_suffix(".webp")
             if strip.exists():
                 shutil.copyfile(strip, folder / "pictures" / strip.name)
-            text = json.dumps(row.record.model_dump(mode="json"), indent=2, ensure_ascii=False)
+            text = row.record.model_dump_json(indent=2)
             # Not forced to disk one by one: ten thousand pages would take a minute, and can be made again.
             (folder / f"{row.record.evaluation_id}.html").write_text(
                 page.render(row=row, anchors=ANCHORS, text=text), "utf-8"

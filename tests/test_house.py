@@ -11,15 +11,17 @@ import pytest
 from benchmark import leaderboard, registry
 from benchmark.build import Build
 from benchmark.cli import fill
+from benchmark.engine.board import sections
 from benchmark.engine.records import read_records
 from benchmark.evaluate import Evaluate
 from benchmark.generate import Generate
 from benchmark.leaderboard import Leaderboard
+from benchmark.regress import Regress
 from benchmark.study import Study
 from benchmark.train import Train
 
 ROOT = Path(__file__).parents[1]
-FORMS = {form.__name__.lower(): form for form in (Build, Evaluate, Generate, Leaderboard, Study, Train)}
+FORMS = {form.__name__.lower(): form for form in (Build, Evaluate, Generate, Leaderboard, Regress, Study, Train)}
 
 
 def readme_commands() -> list[str]:
@@ -88,3 +90,13 @@ def test_the_numbers_and_the_picture_of_the_readme_are_those_of_a_committed_reco
     for anchor in (score.real, score.vae, score.run, score.no_control):
         assert leaderboard.shown(anchor) in text
     assert score.run.low > score.no_control.high
+
+
+def test_the_tables_of_the_readme_are_those_of_the_committed_board() -> None:
+    text = (ROOT / "README.md").read_text()
+    families = [family for section in sections(read_records(ROOT / "results")) for family in section.families]
+    cells = [cell for family in families for cell in family.cells if len(cell.rows) > 1]
+    assert len(cells) >= 13  # eight conditions and five sizes
+    for cell in cells:
+        row = f"{leaderboard.shown_spread(cell.control)} | {cell.control.worst:.3f} |" if cell.control else ""
+        assert any(row in line for line in text.splitlines()), (cell.rows[0].record.condition, cell.pairs)

@@ -1,6 +1,5 @@
 """Result records on disk: written once, read back whole, found again by folder."""
 
-import json
 from pathlib import Path
 from typing import TypeVar
 
@@ -45,8 +44,8 @@ def read_record(path: Path) -> Record:
 
 def _read(path: Path, kind: type[F]) -> F:
     try:
-        return kind.model_validate(json.loads(path.read_bytes()))
-    except (ValidationError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        return kind.model_validate_json(path.read_bytes())
+    except ValidationError as error:
         first = str(error).replace("\n", " ")[:200]
         raise UserError(f"{path} is no valid record ({first}); remove it or restore it") from None
 
