@@ -1,4 +1,4 @@
-"""How long 10,000 records take to become a board; the aim is at most 10 seconds: `python tests/perf/render_board.py`."""
+"""How long 10,000 records take to become a board; the aim is 10 seconds: `python tests/perf/render_board.py`."""
 
 import random
 import subprocess
