@@ -110,7 +110,8 @@ def refuse_foreign(folder: Path, record: Path) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; give another --out")
-    if folder.exists() and not record.exists() and any(folder.iterdir()):
+    own = f".{record.name}."  # of a record whose writing was broken off
+    if folder.exists() and not record.exists() and any(not path.name.startswith(own) for path in folder.iterdir()):
         raise UserError(f"{folder} is not empty and holds no {record.name}; give another --out")
 
 

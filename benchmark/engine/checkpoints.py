@@ -1,6 +1,9 @@
 """Keep tensors in safetensors files, written atomically: weights, optimiser states, caches. No pickle."""
 
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -8,13 +11,49 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from benchmark.base.errors import UserError
-from benchmark.base.files import write_through
+from benchmark.base.files import pretty_json, read_json, replace_file, sha256_file, write_through
+
+_SEAL = "state/sha256.json"
 
 
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write named tensors and string metadata as one safetensors file, atomically."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_through(path, lambda temporary: save_file(contiguous, temporary, dict(metadata or {})))
+    with disk_errors():
+        write_through(path, lambda temporary: save_file(contiguous, temporary, dict(metadata or {})))
+
+
+@contextmanager
+def disk_errors() -> Iterator[None]:
+    """Raise what the disk refused to safetensors as the OSError it was, so that a full disk is told as such."""
+    try:
+        yield
+    except SafetensorError as error:
+        code = re.search(r"\(os error (\d+)\)", str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1]))) from None
+
+
+def seal(folder: Path) -> None:
+    """Write down in a folder the hash of every file in it: safetensors would not notice a bit that turned."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    hashes = {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
+    replace_file(folder / _SEAL, pretty_json(hashes))
+
+
+def check_seal(folder: Path) -> None:
+    """Make sure that the files of a sealed folder are those it was sealed with.
+
+    Raises:
+        UserError: One is missing or another, or the folder has no seal.
+    """
+    for name, digest in read_json(folder / _SEAL).items():
+        path = folder / name
+        if not path.is_file():
+            raise UserError(f"{name} is missing")
+        if sha256_file(path) != digest:
+            raise UserError(f"{name} is not what was written")
 
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

@@ -13,11 +13,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmark.base.console import progress
+from benchmark.base.console import progress, say
 from benchmark.base.errors import UserError
 from benchmark.base.files import replace_file, sync
 from benchmark.engine.bases import Base
-from benchmark.engine.checkpoints import load_optimizer_tensors, load_tensors, optimizer_tensors, save_tensors
+from benchmark.engine.checkpoints import (
+    check_seal,
+    disk_errors,
+    load_optimizer_tensors,
+    load_tensors,
+    optimizer_tensors,
+    save_tensors,
+    seal,
+)
 from benchmark.engine.diffusion import loss
 from benchmark.engine.precision import mixed_precision
 from benchmark.engine.reader import TrainingData, batch_rows, draw_batch
@@ -136,7 +144,7 @@ def train(
             if probe is not None and _is_due(recipe.probe_every, step + 1, recipe.steps):
                 _note(curve, recipe, step + 1, probe=_probed(probe, state.result))
             if _is_due(recipe.checkpoint_every, step + 1, recipe.steps):
-                _checkpoint(trainee, state, run, step + 1)
+                _checkpoint(trainee, state, run, step + 1, kept=1 if step + 1 == recipe.steps else 2)
     return newest_checkpoint(run)
 
 
@@ -224,49 +232,73 @@ def newest_checkpoint(run: Path) -> Path:
     Raises:
         UserError: There is none.
     """
-    found = [p for p in (run / "checkpoints").glob("step-*") if re.fullmatch(r"step-\d+", p.name)]
+    found = _checkpoints(run)
     if not found:
         raise UserError(f"{run} holds no checkpoint; train it with python -m benchmark.train")
-    return max(found, key=checkpoint_step)
+    return found[-1]
 
 
-def _checkpoint(trainee: Trainee, state: _State, run: Path, step: int) -> None:
+def _checkpoints(run: Path) -> list[Path]:
+    """Return the run's checkpoint folders, the newest last."""
+    found = [p for p in (run / "checkpoints").glob("step-*") if re.fullmatch(r"step-\d+", p.name)]
+    return sorted(found, key=checkpoint_step)
+
+
+def _checkpoint(trainee: Trainee, state: _State, run: Path, step: int, kept: int) -> None:
     """Write weights and optimiser state beside each other, then name the folder: it is whole once it has its name.
 
     With a running average, that is what the folder holds; the weights themselves are then in its `state/weights`.
+    Of the run's checkpoints the newest `kept` stay.
     """
     final, temporary = run / "checkpoints" / f"step-{step}", run / "checkpoints" / f".step-{step}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    trainee.save(state.result, temporary)
-    save_tensors(temporary / "state" / "optimizer.safetensors", optimizer_tensors(state.optimizer))
-    if state.average is not None:
-        trainee.save(state.module, temporary / _RAW)
-    for path in temporary.rglob("*"):
+    with disk_errors():
+        trainee.save(state.result, temporary)
+        save_tensors(temporary / "state" / "optimizer.safetensors", optimizer_tensors(state.optimizer))
+        if state.average is not None:
+            trainee.save(state.module, temporary / _RAW)
+    seal(temporary)
+    for path in (*temporary.rglob("*"), run / "curve.jsonl"):
         sync(path)
     temporary.rename(final)
     sync(final.parent)
-    for older in (run / "checkpoints").glob("step-*"):
-        if checkpoint_step(older) < step:
-            shutil.rmtree(older)
+    for older in _checkpoints(run)[:-kept]:
+        shutil.rmtree(older)
 
 
 def _resume(trainee: Trainee, recipe: Recipe, run: Path, device: torch.device) -> tuple[int, _State]:
-    """Return the updates done and the state after them, of the newest checkpoint or of the trainee."""
-    try:
-        checkpoint = newest_checkpoint(run)
-    except UserError:
+    """Return the updates done and the state after them, of the newest whole checkpoint or of the trainee."""
+    checkpoint = _whole_checkpoint(run)
+    if checkpoint is None:
         return 0, _state(trainee.module, recipe, device)
-    try:
-        tensors, _ = load_tensors(checkpoint / "state" / "optimizer.safetensors")
-        averaged = recipe.ema_decay is not None
-        state = _state(trainee.load(checkpoint / _RAW if averaged else checkpoint), recipe, device)
-        if averaged:
-            state.average = trainee.load(checkpoint).to(device)
-        load_optimizer_tensors(state.optimizer, tensors)
-        return checkpoint_step(checkpoint), state
-    except UserError as error:
-        raise UserError(f"{checkpoint} is damaged ({error}); delete that folder to train again without it") from None
+    tensors, _ = load_tensors(checkpoint / "state" / "optimizer.safetensors")
+    averaged = recipe.ema_decay is not None
+    state = _state(trainee.load(checkpoint / _RAW if averaged else checkpoint), recipe, device)
+    if averaged:
+        state.average = trainee.load(checkpoint).to(device)
+    load_optimizer_tensors(state.optimizer, tensors)
+    return checkpoint_step(checkpoint), state
+
+
+def _whole_checkpoint(run: Path) -> Path | None:
+    """Return the newest checkpoint that is as it was written, or None where there is none at all.
+
+    One that is damaged is deleted where there is one before it: training from there makes it again, bit by bit.
+    """
+    found = _checkpoints(run)
+    while found:
+        newest = found.pop()
+        try:
+            check_seal(newest)
+            return newest
+        except UserError as error:
+            damaged = f"{newest} is damaged ({error})"
+        if not found:
+            raise UserError(f"{damaged}; delete that folder to train again without it")
+        say(f"{damaged} and deleted; going on from {found[-1].name}")
+        shutil.rmtree(newest)
+    return None
 
 
 def _state(module: nn.Module, recipe: Recipe, device: torch.device) -> _State:
@@ -283,6 +315,7 @@ def read_curve(run: Path) -> list[dict[str, Any]]:
 
 def _trim_curve(path: Path, step: int) -> None:
     """Drop the lines written after the checkpoint a run goes on from, and one that was cut off in writing."""
-    if path.exists():
-        whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("}\n")]
-        replace_file(path, "".join(line for line in whole if json.loads(line)["step"] <= step).encode())
+    path.touch()
+    whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("}\n")]
+    kept = [line for line in whole if step and json.loads(line)["step"] <= step]  # from the start, no probe either
+    replace_file(path, "".join(kept).encode())

@@ -1,7 +1,6 @@
 """The training loop: what it may not change, and that stopping it anywhere changes nothing."""
 
 import copy
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -76,6 +75,16 @@ def tensors(checkpoint: Path) -> dict[str, str]:
     return {name: digest for name, digest in files(checkpoint).items() if name.endswith(".safetensors")}
 
 
+def damage(path: Path, how: str) -> None:
+    """Cut a file in half, turn one bit in the middle of it, or delete it."""
+    if how == "missing":
+        path.unlink()
+        return
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content if how == "bit" else content[: len(content) // 2])
+
+
 def curve(run: Path) -> list[dict[str, Any]]:
     return read_curve(run)
 
@@ -108,6 +117,7 @@ def test_a_last_checkpoint_holds_weights_configuration_and_optimizer(uninterrupt
         "config.json",
         "diffusion_pytorch_model.safetensors",
         "state/optimizer.safetensors",
+        "state/sha256.json",
     }
     assert [p.name for p in (uninterrupted / "checkpoints").iterdir()] == ["step-3"]
 
@@ -125,7 +135,7 @@ def test_a_run_cut_off_in_a_checkpoint_resumes_to_the_same_bits(
     with pytest.raises(PowerCut):
         train(base, trainee(base, cut_in_save(number)), data, recipe(), tmp_path)
     assert (tmp_path / "checkpoints" / f".step-{number}.tmp").exists()
-    assert len(list((tmp_path / "checkpoints").glob("step-*"))) == (number > 1)
+    assert len(list((tmp_path / "checkpoints").glob("step-*"))) == number - 1
     resumed = train(base, trainee(base), data, recipe(), tmp_path)
     assert tensors(resumed) == tensors(newest_checkpoint(uninterrupted))
     assert (tmp_path / "curve.jsonl").read_bytes() == (uninterrupted / "curve.jsonl").read_bytes()
@@ -311,9 +321,10 @@ def test_a_probe_is_noted_before_training_on_time_and_at_the_end_and_changes_no_
     assert tensors(probed) == tensors(newest_checkpoint(uninterrupted))
 
 
-def test_a_resumed_run_probes_no_step_twice(base: Base, data: TrainingData, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_resumed_run_probes_no_step_twice(base: Base, data: TrainingData, tmp_path: Path, number: int) -> None:
     with pytest.raises(PowerCut):
-        train(base, trainee(base, cut_in_save(2)), data, replace(recipe(), probe_every=1), tmp_path, lambda _: {})
+        train(base, trainee(base, cut_in_save(number)), data, replace(recipe(), probe_every=1), tmp_path, lambda _: {})
     train(base, trainee(base), data, replace(recipe(), probe_every=1), tmp_path, lambda _: {})
     assert [row["step"] for row in curve(tmp_path) if "probe" in row] == [0, 1, 2, 3]
 
@@ -338,11 +349,51 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_good_checkpoin
 
 
 @pytest.mark.parametrize("file", ["state/optimizer.safetensors", "diffusion_pytorch_model.safetensors", "config.json"])
-@pytest.mark.parametrize("damage", ["cut", "missing"])
+@pytest.mark.parametrize("how", ["cut", "missing", "bit"])
 def test_a_damaged_checkpoint_is_an_error_that_names_it(
-    base: Base, data: TrainingData, tmp_path: Path, file: str, damage: str
+    base: Base, data: TrainingData, tmp_path: Path, file: str, how: str
 ) -> None:
-    path = train(base, trainee(base), data, recipe(1), tmp_path) / file
-    os.truncate(path, path.stat().st_size // 2) if damage == "cut" else path.unlink()
+    damage(train(base, trainee(base), data, recipe(1), tmp_path) / file, how)
     with pytest.raises(UserError, match="step-1"):
         train(base, trainee(base), data, recipe(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "how"),
+    [
+        ("diffusion_pytorch_model.safetensors", "bit"),
+        ("state/optimizer.safetensors", "bit"),
+        ("state/optimizer.safetensors", "cut"),
+        ("state/sha256.json", "cut"),
+        ("config.json", "missing"),
+    ],
+)
+def test_after_damage_the_checkpoint_before_is_used_and_the_end_is_the_same(
+    base: Base,
+    data: TrainingData,
+    uninterrupted: Path,
+    tmp_path: Path,
+    file: str,
+    how: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(PowerCut):
+        train(base, trainee(base, cut_in_save(3)), data, recipe(), tmp_path)
+    damage(tmp_path / "checkpoints" / "step-2" / file, how)
+    resumed = train(base, trainee(base), data, recipe(), tmp_path)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "step-2 is damaged" in line
+    assert Path(file).name in line
+    assert line.endswith("and deleted; going on from step-1")
+    assert files(resumed) == files(newest_checkpoint(uninterrupted))
+    assert (tmp_path / "curve.jsonl").read_bytes() == (uninterrupted / "curve.jsonl").read_bytes()
+
+
+def test_no_more_than_two_checkpoints_are_kept_and_one_in_the_end(
+    base: Base, data: TrainingData, tmp_path: Path
+) -> None:
+    with pytest.raises(PowerCut):
+        train(base, trainee(base, cut_in_save(4)), data, recipe(4), tmp_path)
+    assert sorted(p.name for p in (tmp_path / "checkpoints").glob("step-*")) == ["step-2", "step-3"]
+    train(base, trainee(base), data, recipe(4), tmp_path)
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-4"]
