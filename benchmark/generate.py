@@ -152,8 +152,8 @@ def _controls(form: Generate, dataset: "BuiltDataset") -> tuple[list[_Control], 
 
 def _trained(run: Path) -> _Control:
     """Return the control a finished run ended with."""
+    from benchmark.engine.checkpoints import checkpoint_step, newest_checkpoint
     from benchmark.engine.runs import RUN, read_finished
-    from benchmark.engine.training import checkpoint_step, newest_checkpoint
 
     record = read_finished(run, RUN)
     if record["status"] == "diverged":

@@ -124,8 +124,8 @@ def pins(form: Train) -> Pins:
     """
     from benchmark.engine.bases import choose_device, load_base
     from benchmark.engine.datasets import BuiltDataset
+    from benchmark.engine.journal import read_curve
     from benchmark.engine.reader import batch_rows, draw_batch
-    from benchmark.engine.training import read_curve
 
     assert form.out is not None
     dataset = BuiltDataset.open(form.dataset)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from benchmark.engine.bases import Base
     from benchmark.engine.datasets import BuiltDataset
     from benchmark.engine.probes import Probe
+    from benchmark.engine.ranks import Ranks
     from benchmark.engine.reader import TrainingData
     from benchmark.engine.training import Recipe
 
@@ -62,43 +63,71 @@ class Train:
     device: str | None = option("cpu or cuda (default: cuda where there is one)", None)
     out: Path | None = option("run folder (default: runs/<dataset>_<cond>_<method>_<base>_s<seed>)", None, Path)
     cache: Path = option("where latents are kept for all runs", Path("runs/cache"), Path)
+    tracker: str | None = option("one of accelerate's trackers, as in tensorboard (default: none)", None)
 
 
 def train(form: Train) -> Path:
     """Train what a form describes, or go on with it; return the run folder.
 
+    Processes that torchrun launched together train one run: each takes an equal part of every batch.
+
     Raises:
-        UserError: A dataset, condition, method or base that cannot be used, or another run in the folder.
+        UserError: A dataset, condition, method, base or tracker that cannot be used, or another run in the folder.
     """
+    from benchmark.engine.bases import choose_device
+    from benchmark.engine.journal import check_tracker
+    from benchmark.engine.ranks import joined
+
+    if form.tracker is not None:
+        check_tracker(form.tracker)
+    with joined(choose_device(form.device)) as ranks:
+        return _train(form, ranks)
+
+
+def _train(form: Train, ranks: "Ranks") -> Path:
+    """Train as one of several ranks; the main one writes the record of the run."""
     from benchmark.engine import runs
     from benchmark.engine.bases import choose_device, load_base
-    from benchmark.engine.checkpoints import parameter_count
     from benchmark.engine.datasets import BuiltDataset
-    from benchmark.engine.training import Diverged, Trainee, read_curve
+    from benchmark.engine.training import Diverged, Trainee
     from benchmark.engine.training import train as fit
-    from benchmark.numbers.seeds import ONSET, onset
 
     dataset, method = BuiltDataset.open(form.dataset), registry.make(Method, form.method)
     condition = registry.remake(Condition, dataset.condition(form.cond))
-    recipe = make_recipe(form)
+    recipe = make_recipe(form, ranks.world)
     run = form.out or default_folder(form, dataset)
-    config = _config(form, dataset, method, recipe)
+    config = _config(form, dataset, method, recipe, ranks.world)
     if ended := runs.ended(run, runs.RUN, config):
-        say(f"{run} is already {ended}")
+        if ranks.is_main:
+            say(f"{run} is already {ended}")
         return run
     base = load_base(form.base, choose_device(form.device))
-    data = load_data(base, dataset, condition, form)
+    with ranks.main_first():
+        data = load_data(base, dataset, condition, form)
     module = new_module(method, base, recipe.seeds["init"])
-    runs.begin(run, runs.RUN, config, runs.provenance(command_line(form)))
+    if ranks.is_main:
+        runs.begin(run, runs.RUN, config, runs.provenance(command_line(form)))
     started = time.monotonic()
     trainee = Trainee(module, method.save, lambda folder: method.load(str(folder)))
     probe = make_probe(base, dataset, condition, form) if form.probe_every else None
     try:
-        checkpoint = fit(base, trainee, data, recipe, run, probe)
+        checkpoint = fit(base, trainee, data, recipe, run, probe, form.tracker, ranks)
     except Diverged as error:
-        runs.finish(run, runs.RUN, "diverged", reason=str(error))
+        if ranks.is_main:
+            runs.finish(run, runs.RUN, "diverged", reason=str(error))
         raise UserError(f"{run} diverged: {error}; the run keeps this outcome") from None
-    seconds = round(time.monotonic() - started, 1)
+    if ranks.is_main:
+        _finish(form, run, condition, module, checkpoint, round(time.monotonic() - started, 1))
+    return run
+
+
+def _finish(form: Train, run: Path, condition: Condition, module: Any, checkpoint: Path, seconds: float) -> None:
+    """Write down that a run is whole, and say what came of it."""
+    from benchmark.engine import runs
+    from benchmark.engine.checkpoints import parameter_count
+    from benchmark.engine.journal import read_curve
+    from benchmark.numbers.seeds import ONSET, onset
+
     began = onset(read_curve(run), condition.headline) if form.probe_every else None
     size = parameter_count(module)
     runs.finish(run, runs.RUN, "finished", seconds=seconds, num_parameters=size, onset_of_control=began)
@@ -106,14 +135,13 @@ def train(form: Train) -> Path:
     if form.probe_every:
         when = f"from update {began} on" if began is not None else f"not within {form.steps} updates"
         say(f"normalised {condition.headline} of {ONSET} and more: {when}; the curve is in {run / 'curve.jsonl'}")
-    return run
 
 
-def make_recipe(form: Train) -> "Recipe":
+def make_recipe(form: Train, num_processes: int = 1) -> "Recipe":
     """Return how a form wants its module trained.
 
     Raises:
-        UserError: A corruption, a schedule or a precision that does not exist.
+        UserError: A corruption, a schedule or a precision that does not exist, or a batch that cannot be divided.
     """
     from benchmark.engine.corruptions import parse
     from benchmark.engine.precision import MIXED_PRECISION
@@ -125,8 +153,8 @@ def make_recipe(form: Train) -> "Recipe":
         raise UserError(f'no schedule "{form.schedule}"; {did_you_mean(form.schedule, SCHEDULES)}')
     if form.mixed_precision not in MIXED_PRECISION:
         raise UserError(f'no precision "{form.mixed_precision}"; {did_you_mean(form.mixed_precision, MIXED_PRECISION)}')
-    if form.batch % form.gradient_accumulation_steps:
-        raise UserError(f"a batch of {form.batch} has no {form.gradient_accumulation_steps} equal parts; change either")
+    if form.batch % (parts := form.gradient_accumulation_steps * num_processes):
+        raise UserError(f"a batch of {form.batch} has no {parts} equal parts; change either")
     return Recipe(
         steps=form.steps,
         batch=form.batch,
@@ -216,9 +244,9 @@ def default_folder(form: Train, dataset: "BuiltDataset") -> Path:
     return Path("runs") / "_".join(words)
 
 
-def _config(form: Train, dataset: "BuiltDataset", method: Method, recipe: Any) -> dict[str, Any]:
+def _config(form: Train, dataset: "BuiltDataset", method: Method, recipe: Any, num_processes: int) -> dict[str, Any]:
     """Return what decides the weights, as it is written to run.json."""
-    return {
+    config = {
         "dataset": {"name": dataset.name, "path": str(form.dataset), "fingerprint": dataset.manifest.fingerprint},
         "num_samples": form.num_samples or dataset.manifest.num_rows["train"],
         "replicate": form.replicate,
@@ -228,6 +256,7 @@ def _config(form: Train, dataset: "BuiltDataset", method: Method, recipe: Any) -
         "base": form.base,
         "recipe": asdict(recipe),
     }
+    return config if num_processes == 1 else {**config, "num_processes": num_processes}
 
 
 def _run(form: Train) -> int:

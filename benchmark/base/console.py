@@ -9,10 +9,13 @@ from tqdm import tqdm
 T = TypeVar("T")
 
 
-def progress(total: int | None, what: str, unit: str, done: int = 0) -> "tqdm[Any]":
-    """Return a progress bar on stderr: in place on a terminal, a line every ten seconds in a log."""
+def progress(total: int | None, what: str, unit: str, done: int = 0, *, hidden: bool = False) -> "tqdm[Any]":
+    """Return a progress bar on stderr: in place on a terminal, a line every ten seconds in a log, or nothing."""
     interval = 0.2 if sys.stderr.isatty() else 10.0
-    return tqdm(total=total, desc=what, unit=f" {unit}", initial=done, mininterval=interval, dynamic_ncols=True)
+    name = f" {unit}"
+    return tqdm(
+        total=total, desc=what, unit=name, initial=done, mininterval=interval, dynamic_ncols=True, disable=hidden
+    )
 
 
 def track(items: Iterable[T], total: int, what: str, unit: str) -> Iterator[T]:

@@ -1,7 +1,11 @@
-"""Keep tensors in safetensors files, written atomically: weights, optimiser states, caches. No pickle."""
+"""Keep tensors in safetensors files, written atomically: weights, optimiser states, caches. No pickle.
+
+A checkpoint is a folder of them whose seal tells whether it is still what was written.
+"""
 
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from benchmark.base.console import say
 from benchmark.base.errors import UserError
 from benchmark.base.files import pretty_json, read_json, replace_file, sha256_file, write_through
 
@@ -69,6 +74,52 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         raise UserError(f"{path} does not exist") from None
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is damaged ({error}); delete it and run the command again") from None
+
+
+def checkpoint_step(path: Path) -> int:
+    """Return the update a checkpoint folder was written after."""
+    return int(path.name.removeprefix("step-"))
+
+
+def newest_checkpoint(run: Path) -> Path:
+    """Return the run's newest checkpoint folder.
+
+    Raises:
+        UserError: There is none.
+    """
+    found = checkpoints(run)
+    if not found:
+        raise UserError(f"{run} holds no checkpoint; train it with python -m benchmark.train")
+    return found[-1]
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """Return the run's checkpoint folders, the newest last."""
+    found = [p for p in (run / "checkpoints").glob("step-*") if re.fullmatch(r"step-\d+", p.name)]
+    return sorted(found, key=checkpoint_step)
+
+
+def whole_checkpoint(run: Path) -> Path | None:
+    """Return the newest checkpoint that is as it was written, or None where there is none at all.
+
+    One that is damaged is deleted where there is one before it: training from there makes it again, bit by bit.
+
+    Raises:
+        UserError: There are only damaged ones.
+    """
+    found = checkpoints(run)
+    while found:
+        newest = found.pop()
+        try:
+            check_seal(newest)
+            return newest
+        except UserError as error:
+            damaged = f"{newest} is damaged ({error})"
+        if not found:
+            raise UserError(f"{damaged}; delete that folder to train again without it")
+        say(f"{damaged} and deleted; going on from {found[-1].name}")
+        shutil.rmtree(newest)
+    return None
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

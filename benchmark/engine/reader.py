@@ -1,6 +1,6 @@
 """The training data of a run: which rows, in which order, with which draws; all of it a function of named seeds."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -41,6 +41,10 @@ class Batch:
     timesteps: Tensor
     token_ids: Tensor
     image: Tensor
+
+    def part(self, number: int, parts: int) -> "Batch":
+        """Return one of several equal parts, counted from 0."""
+        return Batch(*(getattr(self, field.name).chunk(parts)[number] for field in fields(self)))
 
 
 def choose_rows(keys: list[str], num_samples: int | None, replicate: int, subset_seed: int) -> NDArray[np.int64]:

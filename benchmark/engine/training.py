@@ -1,10 +1,9 @@
 """Fit a control module on a frozen base: deterministic steps, atomic checkpoints, exact resume."""
 
 import copy
-import json
 import math
-import re
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,21 +12,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmark.base.console import progress, say
-from benchmark.base.errors import UserError
-from benchmark.base.files import replace_file, sync
+from benchmark.base.console import progress
+from benchmark.base.files import sync
 from benchmark.engine.bases import Base
 from benchmark.engine.checkpoints import (
-    check_seal,
+    checkpoint_step,
+    checkpoints,
     disk_errors,
     load_optimizer_tensors,
     load_tensors,
+    newest_checkpoint,
     optimizer_tensors,
     save_tensors,
     seal,
+    whole_checkpoint,
 )
 from benchmark.engine.diffusion import loss
+from benchmark.engine.journal import CURVE, Journal, journal, peak_memory_gib
 from benchmark.engine.precision import mixed_precision
+from benchmark.engine.ranks import ALONE, Ranks
 from benchmark.engine.reader import TrainingData, batch_rows, draw_batch
 
 _LOG_EVERY = 10
@@ -117,44 +120,68 @@ ProbeScores = Callable[[nn.Module | None], dict[str, float]]
 
 
 def train(
-    base: Base, trainee: Trainee, data: TrainingData, recipe: Recipe, run: Path, probe: ProbeScores | None = None
+    base: Base,
+    trainee: Trainee,
+    data: TrainingData,
+    recipe: Recipe,
+    run: Path,
+    probe: ProbeScores | None = None,
+    tracker: str | None = None,
+    ranks: Ranks = ALONE,
 ) -> Path:
     """Train up to the recipe's last step, from the newest checkpoint of the run if there is one; return the last one.
 
-    `curve.jsonl` gets the loss of every tenth update and what `probe` says of the module, of no module at update 0.
+    `curve.jsonl` gets the loss of every tenth update and what `probe` says of the module, of no module at update 0;
+    the tracker of that name gets the same with learning rate, speed and memory. Of several ranks, which all give the
+    same arguments, the main one writes, probes and tells.
 
     Raises:
         UserError: A checkpoint to go on from is damaged.
         Diverged: The loss became infinite or no number.
     """
-    first, state = _resume(trainee, recipe, run, base.device)
+    probe = probe if recipe.probe_every and ranks.is_main else None
+    with ranks.main_first():
+        first, state = _resume(trainee, recipe, run, base.device)
     if recipe.gradient_checkpointing:
         _checkpoint_gradients(base.unet, state.module)
-    curve = run / "curve.jsonl"
-    _trim_curve(curve, first)
-    if probe is not None and recipe.probe_every and first == 0:
-        _note(curve, recipe, 0, probe=probe(None))
-    with progress(recipe.steps, f"train {run.name}", "updates", done=first) as bar:
-        for step in range(first, recipe.steps):
-            value = _update(base, state, data, recipe, step)
-            bar.update()
-            if step % _LOG_EVERY == 0 or step == recipe.steps - 1:
-                bar.set_postfix(loss=f"{value:.4f}")
-                _note(curve, recipe, step + 1, loss=value)
-            if probe is not None and _is_due(recipe.probe_every, step + 1, recipe.steps):
-                _note(curve, recipe, step + 1, probe=_probed(probe, state.result))
-            if _is_due(recipe.checkpoint_every, step + 1, recipe.steps):
-                _checkpoint(trainee, state, run, step + 1, kept=1 if step + 1 == recipe.steps else 2)
+    with journal(run, recipe.batch, first, tracker, hidden=not ranks.is_main) as notes:
+        if probe is not None and first == 0:
+            notes.probe(0, probe(None))
+        started = time.monotonic()
+        with progress(recipe.steps, f"train {run.name}", "updates", done=first, hidden=not ranks.is_main) as bar:
+            for step in range(first, recipe.steps):
+                value = _update(base, state, data, recipe, step, ranks)
+                bar.update()
+                if step % _LOG_EVERY == 0 or step == recipe.steps - 1:
+                    speed = (step + 1 - first) * recipe.batch / (time.monotonic() - started)
+                    _tell(notes, bar, recipe, step, value, speed, base.device)
+                if probe is not None and _is_due(recipe.probe_every, step + 1, recipe.steps):
+                    notes.probe(step + 1, _probed(probe, state.result))
+                if _is_due(recipe.checkpoint_every, step + 1, recipe.steps):
+                    with ranks.main_first():
+                        if ranks.is_main:
+                            _checkpoint(trainee, state, run, step + 1, kept=1 if step + 1 == recipe.steps else 2)
     return newest_checkpoint(run)
 
 
-def _update(base: Base, state: _State, data: TrainingData, recipe: Recipe, step: int) -> float:
+def _tell(
+    notes: Journal, bar: Any, recipe: Recipe, step: int, value: float, images_per_second: float, device: torch.device
+) -> None:
+    """Note the loss of an update, and show it with the memory it takes; the bar knows rate and time left."""
+    memory = peak_memory_gib(device)
+    bar.set_postfix(loss=f"{value:.4f}", memory=f"{memory:.1f} GiB")
+    costs = {"images_per_second": images_per_second, "peak_memory_gib": memory}
+    notes.loss(step + 1, value, learning_rate=recipe.rate(step), **costs)
+
+
+def _update(base: Base, state: _State, data: TrainingData, recipe: Recipe, step: int, ranks: Ranks) -> float:
     """Make one update and return its loss."""
     for group in state.optimizer.param_groups:
         group["lr"] = recipe.rate(step)
     state.optimizer.zero_grad()
-    parts = _batch(base, data, recipe, step)
-    number = sum(_backward(base, state.module, part, recipe, step, len(parts)) for part in parts)
+    parts = _batch(base, data, recipe, step, ranks)
+    number = sum(_backward(base, state.module, part, recipe, step, ranks) for part in parts)
+    ranks.add_gradients(state.module)
     if recipe.max_grad_norm:
         nn.utils.clip_grad_norm_(state.module.parameters(), recipe.max_grad_norm)
     state.optimizer.step()
@@ -163,11 +190,12 @@ def _update(base: Base, state: _State, data: TrainingData, recipe: Recipe, step:
     return number
 
 
-def _batch(base: Base, data: TrainingData, recipe: Recipe, step: int) -> list[tuple[Tensor, ...]]:
-    """Return the arguments of the loss for each part of an update's batch, on the base's device."""
+def _batch(base: Base, data: TrainingData, recipe: Recipe, step: int, ranks: Ranks) -> list[tuple[Tensor, ...]]:
+    """Return the arguments of the loss for each part of a rank's share of an update's batch, on the base's device."""
     rows = batch_rows(len(data), recipe.batch, step, recipe.seeds["order"])
     scaling = base.vae.config.scaling_factor
-    batch = draw_batch(data, rows, step, recipe.seeds["noise"], scaling, recipe.empty_prompt_rate)
+    whole = draw_batch(data, rows, step, recipe.seeds["noise"], scaling, recipe.empty_prompt_rate)
+    batch = whole.part(ranks.rank, ranks.world)
     with torch.no_grad():
         text = base.encode_text(batch.token_ids)
     tensors = (batch.latents, batch.noise, batch.timesteps, text, batch.image)
@@ -175,12 +203,15 @@ def _batch(base: Base, data: TrainingData, recipe: Recipe, step: int) -> list[tu
     return list(zip(*parts, strict=True))
 
 
-def _backward(base: Base, module: nn.Module, part: tuple[Tensor, ...], recipe: Recipe, step: int, parts: int) -> float:
-    """Add the gradient of a part of the batch; return what it adds to the loss."""
+def _backward(
+    base: Base, module: nn.Module, part: tuple[Tensor, ...], recipe: Recipe, step: int, ranks: Ranks
+) -> float:
+    """Add the gradient of a part of the batch; return what it adds to the loss, in every rank's part together."""
+    parts = recipe.gradient_accumulation_steps * ranks.world
     with mixed_precision(recipe.mixed_precision, base.unet, module):
         latents, noise, timesteps, text, image = part
         value = loss(base, module, latents, noise, timesteps, text, image, snr_gamma=recipe.snr_gamma) / parts
-        number = float(value.detach())
+        number = ranks.total(value.detach())
         if not math.isfinite(number):
             raise Diverged(f"the loss is {number} at update {step + 1}")
         # in here, since checkpointed activations are computed again under the same rules
@@ -209,39 +240,11 @@ def _is_due(every: int, step: int, last: int) -> bool:
     return every > 0 and (step % every == 0 or step == last)
 
 
-def _note(curve: Path, recipe: Recipe, step: int, **values: Any) -> None:
-    with curve.open("a") as file:
-        file.write(json.dumps({"step": step, "images_seen": step * recipe.batch, **values}) + "\n")
-
-
 def _probed(probe: ProbeScores, module: nn.Module) -> dict[str, float]:
     module.eval()
     scores = probe(module)
     module.train()
     return scores
-
-
-def checkpoint_step(path: Path) -> int:
-    """Return the update a checkpoint folder was written after."""
-    return int(path.name.removeprefix("step-"))
-
-
-def newest_checkpoint(run: Path) -> Path:
-    """Return the run's newest checkpoint folder.
-
-    Raises:
-        UserError: There is none.
-    """
-    found = _checkpoints(run)
-    if not found:
-        raise UserError(f"{run} holds no checkpoint; train it with python -m benchmark.train")
-    return found[-1]
-
-
-def _checkpoints(run: Path) -> list[Path]:
-    """Return the run's checkpoint folders, the newest last."""
-    found = [p for p in (run / "checkpoints").glob("step-*") if re.fullmatch(r"step-\d+", p.name)]
-    return sorted(found, key=checkpoint_step)
 
 
 def _checkpoint(trainee: Trainee, state: _State, run: Path, step: int, kept: int) -> None:
@@ -259,17 +262,17 @@ def _checkpoint(trainee: Trainee, state: _State, run: Path, step: int, kept: int
         if state.average is not None:
             trainee.save(state.module, temporary / _RAW)
     seal(temporary)
-    for path in (*temporary.rglob("*"), run / "curve.jsonl"):
+    for path in (*temporary.rglob("*"), run / CURVE):
         sync(path)
     temporary.rename(final)
     sync(final.parent)
-    for older in _checkpoints(run)[:-kept]:
+    for older in checkpoints(run)[:-kept]:
         shutil.rmtree(older)
 
 
 def _resume(trainee: Trainee, recipe: Recipe, run: Path, device: torch.device) -> tuple[int, _State]:
     """Return the updates done and the state after them, of the newest whole checkpoint or of the trainee."""
-    checkpoint = _whole_checkpoint(run)
+    checkpoint = whole_checkpoint(run)
     if checkpoint is None:
         return 0, _state(trainee.module, recipe, device)
     tensors, _ = load_tensors(checkpoint / "state" / "optimizer.safetensors")
@@ -281,41 +284,8 @@ def _resume(trainee: Trainee, recipe: Recipe, run: Path, device: torch.device) -
     return checkpoint_step(checkpoint), state
 
 
-def _whole_checkpoint(run: Path) -> Path | None:
-    """Return the newest checkpoint that is as it was written, or None where there is none at all.
-
-    One that is damaged is deleted where there is one before it: training from there makes it again, bit by bit.
-    """
-    found = _checkpoints(run)
-    while found:
-        newest = found.pop()
-        try:
-            check_seal(newest)
-            return newest
-        except UserError as error:
-            damaged = f"{newest} is damaged ({error})"
-        if not found:
-            raise UserError(f"{damaged}; delete that folder to train again without it")
-        say(f"{damaged} and deleted; going on from {found[-1].name}")
-        shutil.rmtree(newest)
-    return None
-
-
 def _state(module: nn.Module, recipe: Recipe, device: torch.device) -> _State:
     module.to(device).train()
     average = copy.deepcopy(module) if recipe.ema_decay is not None else None
     optimizer = torch.optim.AdamW(module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     return _State(module, average, optimizer)
-
-
-def read_curve(run: Path) -> list[dict[str, Any]]:
-    """Return the rows of a run's curve in order: step, images seen, and a loss or a probe's scores."""
-    return [json.loads(line) for line in (run / "curve.jsonl").read_text().splitlines()]
-
-
-def _trim_curve(path: Path, step: int) -> None:
-    """Drop the lines written after the checkpoint a run goes on from, and one that was cut off in writing."""
-    path.touch()
-    whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("}\n")]
-    kept = [line for line in whole if step and json.loads(line)["step"] <= step]  # from the start, no probe either
-    replace_file(path, "".join(kept).encode())

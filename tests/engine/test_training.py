@@ -18,8 +18,10 @@ from benchmark.base.errors import UserError
 from benchmark.base.files import sha256
 from benchmark.contracts.plugins import Method
 from benchmark.engine.bases import Base
+from benchmark.engine.checkpoints import newest_checkpoint
+from benchmark.engine.journal import read_curve
 from benchmark.engine.reader import TrainingData
-from benchmark.engine.training import Diverged, Recipe, Trainee, newest_checkpoint, read_curve, train
+from benchmark.engine.training import Diverged, Recipe, Trainee, train
 from benchmark.methods.controlnet import Controlnet
 
 SEEDS = {"init": 0, "order": 0, "noise": 0}
