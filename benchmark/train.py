@@ -1,5 +1,6 @@
 """Fit a ControlNet on a frozen base: `python -m benchmark.train --dataset DIR --cond seg`."""
 
+import importlib.util
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from benchmark import registry
 from benchmark.base.console import say
 from benchmark.base.errors import UserError, did_you_mean
+from benchmark.base.files import without_empty
 from benchmark.base.seeds import SEED_NAMES
 from benchmark.cli import command_line, non_negative, option, parse_size, positive, rate, share, weight
 from benchmark.cli import main as cli_main
@@ -48,6 +50,7 @@ class Train:
     max_grad_norm: float = option("cut longer gradients to this norm; 0: never", 0.0, weight)
     snr_gamma: float | None = option("cap of Min-SNR weighting of the loss, as in 5 (default: none)", None, rate)
     ema_decay: float | None = option("keep a running average of the weights, as in 0.999 (default: none)", None, share)
+    use_8bit_adam: bool = option("keep AdamW's state in 8 bits, through bitsandbytes; saves memory", False)
     empty_prompt_rate: float = option("share of prompts emptied while training", 0.5, share)
     num_samples: int | None = option("train on a nested subset of so many pairs (default: all)", None, parse_size)
     replicate: int = option("which disjoint subset of that size", 0, non_negative)
@@ -141,7 +144,8 @@ def make_recipe(form: Train, num_processes: int = 1) -> "Recipe":
     """Return how a form wants its module trained.
 
     Raises:
-        UserError: A corruption, a schedule or a precision that does not exist, or a batch that cannot be divided.
+        UserError: A corruption, schedule or precision that does not exist, a batch that cannot be divided, or an
+            optimiser that is not installed.
     """
     from benchmark.engine.corruptions import parse
     from benchmark.engine.precision import MIXED_PRECISION
@@ -155,6 +159,8 @@ def make_recipe(form: Train, num_processes: int = 1) -> "Recipe":
         raise UserError(f'no precision "{form.mixed_precision}"; {did_you_mean(form.mixed_precision, MIXED_PRECISION)}')
     if form.batch % (parts := form.gradient_accumulation_steps * num_processes):
         raise UserError(f"a batch of {form.batch} has no {parts} equal parts; change either")
+    if form.use_8bit_adam and importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError("--use-8bit-adam needs bitsandbytes; pip install bitsandbytes, or leave it out")
     return Recipe(
         steps=form.steps,
         batch=form.batch,
@@ -172,6 +178,7 @@ def make_recipe(form: Train, num_processes: int = 1) -> "Recipe":
         max_grad_norm=form.max_grad_norm,
         snr_gamma=form.snr_gamma,
         ema_decay=form.ema_decay,
+        use_8bit_adam=form.use_8bit_adam,
     )
 
 
@@ -254,7 +261,7 @@ def _config(form: Train, dataset: "BuiltDataset", method: Method, recipe: Any, n
         "condition": dataset.condition(form.cond),
         "method": registry.describe(method),
         "base": form.base,
-        "recipe": asdict(recipe),
+        "recipe": without_empty(asdict(recipe), "use_8bit_adam"),
     }
     return config if num_processes == 1 else {**config, "num_processes": num_processes}
 

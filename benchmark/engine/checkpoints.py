@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -124,17 +125,25 @@ def whole_checkpoint(run: Path) -> Path | None:
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """Return the state of an optimiser with one tensor per (parameter position, name)."""
-    state = optimizer.state_dict()["state"]
-    return {f"optimizer.{i}.{name}": torch.as_tensor(value) for i, row in state.items() for name, value in row.items()}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    rows = [(i, optimizer.state[parameter]) for i, parameter in enumerate(parameters) if parameter in optimizer.state]
+    return {f"optimizer.{i}.{name}": _own(name, value) for i, row in rows for name, value in row.items()}
+
+
+def _own(name: str, value: Any) -> torch.Tensor:
+    """Return a value of an optimiser's state as a tensor that no other one shares, as safetensors requires."""
+    tensor = torch.as_tensor(value)
+    return tensor.clone() if name.startswith("qmap") else tensor  # bitsandbytes has one table for all parameters
 
 
 def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
     """Restore what `optimizer_tensors` returned; the optimiser must hold the same parameters in the same order."""
-    state: dict[int, dict[str, torch.Tensor]] = {}
+    state: dict[int, dict[str, torch.Tensor | int]] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):
             _, position, field = name.split(".", 2)
-            state.setdefault(int(position), {})[field] = tensor
+            # bitsandbytes counts updates with a plain number
+            state.setdefault(int(position), {})[field] = int(tensor) if tensor.dtype == torch.int64 else tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

@@ -1,6 +1,7 @@
 """Fit a control module on a frozen base: deterministic steps, atomic checkpoints, exact resume."""
 
 import copy
+import importlib
 import math
 import shutil
 import time
@@ -64,6 +65,7 @@ class Recipe:
         max_grad_norm: Longer gradients are cut to this norm over all parameters; 0 is never.
         snr_gamma: Cap of the signal-to-noise ratio in the loss (Min-SNR, arXiv 2303.09556), or None.
         ema_decay: Of the running average of the weights, which is then what checkpoints hold and probes see, or None.
+        use_8bit_adam: Keep AdamW's state in 8 bits, through bitsandbytes (arXiv 2110.02861).
     """
 
     steps: int
@@ -82,6 +84,7 @@ class Recipe:
     max_grad_norm: float = 0.0
     snr_gamma: float | None = None
     ema_decay: float | None = None
+    use_8bit_adam: bool = False
 
     def rate(self, step: int) -> float:
         """Return the learning rate of the update after `step` others."""
@@ -287,5 +290,6 @@ def _resume(trainee: Trainee, recipe: Recipe, run: Path, device: torch.device) -
 def _state(module: nn.Module, recipe: Recipe, device: torch.device) -> _State:
     module.to(device).train()
     average = copy.deepcopy(module) if recipe.ema_decay is not None else None
-    optimizer = torch.optim.AdamW(module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    kind = importlib.import_module("bitsandbytes.optim").AdamW8bit if recipe.use_8bit_adam else torch.optim.AdamW
+    optimizer = kind(module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     return _State(module, average, optimizer)

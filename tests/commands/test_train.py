@@ -257,7 +257,6 @@ def test_two_processes_train_what_one_does_with_the_whole_batch(pairs: Path, tmp
     assert done.stdout.count("trained ") == 1
     assert json.loads((tmp_path / "two" / "run.json").read_bytes())["config"]["num_processes"] == 2
     assert train.main([*words, "--out", str(tmp_path / "one")]) == 0
-    assert "num_processes" not in json.loads((tmp_path / "one" / "run.json").read_bytes())["config"]
     assert_same_training(tmp_path / "one", tmp_path / "two")
 
 
@@ -279,3 +278,18 @@ def test_torchrun_trains_and_resumes_and_refuses_a_batch_it_cannot_divide(pairs:
     assert contents(tmp_path / "two") == before
     assert train.main([*words, "--out", str(tmp_path / "one")]) == 0
     assert_same_training(tmp_path / "one", tmp_path / "two")
+
+
+def test_an_optimiser_that_is_not_installed_is_refused(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)  # as where it is not installed
+    assert train.main(command(pairs, tmp_path / "run", "--use-8bit-adam")) == 2
+    assert "pip install bitsandbytes, or leave it out" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_record_of_a_run_has_no_word_of_what_it_did_not_use(whole: Path) -> None:
+    config = json.loads((whole / runs.RUN).read_bytes())["config"]
+    assert "num_processes" not in config
+    assert "use_8bit_adam" not in config["recipe"]
