@@ -2,9 +2,10 @@
 
 import json
 import math
-import os
+import platform
 import random
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice, takewhile
@@ -14,7 +15,7 @@ from typing import Any
 from benchmark import registry
 from benchmark.assembly import build_shard, retry_shard
 from benchmark.base.console import progress, say, track
-from benchmark.base.errors import UserError
+from benchmark.base.errors import UserError, did_you_mean
 from benchmark.base.files import difference, replace_file
 from benchmark.base.images import decode_rgb, encode_png
 from benchmark.cli import command_line, non_negative, option, parse_size, positive, share, typed
@@ -23,7 +24,7 @@ from benchmark.contracts.plugins import Annotator, Condition, Images, Part, Sour
 from benchmark.engine import hygiene
 from benchmark.engine.columns import check_columns
 from benchmark.engine.datasets import BuiltDataset, Manifest, card
-from benchmark.engine.executors import run_local
+from benchmark.engine.executors import run_local, run_ray
 from benchmark.engine.exporters import export
 from benchmark.engine.pictures import grid
 from benchmark.engine.plan import Plan
@@ -32,6 +33,7 @@ from benchmark.engine.shards import Commit, check_file, is_whole, read_commit, r
 from benchmark.engine.verification import deep_faults
 
 _PREVIEW = 8
+_ENGINES = ("local", "ray")
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,10 @@ class Build:
     out: Path | None = option(
         "dataset folder (default: datasets/<recipe>-<resolution>, or <source>-<conditions>-<resolution>)", None, Path
     )
-    workers: int = option("processes", os.cpu_count() or 1, positive)
+    workers: int | None = option("processes (default: as many as there are processors)", None, positive)
+    engine: str = option("local, or ray: the Ray cluster at RAY_ADDRESS, else one started on this machine", "local")
+    rank: int = option("which share of the shards this process makes, when several share a folder", 0, non_negative)
+    world: int = option("how many processes share the folder, each with its --rank", 1, positive)
     max_failed: int = option("finish although so many images could not be used", 0, non_negative)
     drop: tuple[str, ...] = option(
         "leave out what does not pass these checks, with their limits or the usual ones, as in greyscale,blur=50; "
@@ -152,14 +157,42 @@ def _select(source: Source, size: int, tries: Tries) -> list[Part]:
     return parts
 
 
+def _made(plan: Plan, folder: Path, form: Build, parts: list[Part]) -> Iterator[Commit]:
+    """Yield the commits of parts: of those that are there, then of those that an engine makes."""
+    missing = []
+    for part in parts:
+        if is_whole(folder, part.name):
+            yield read_commit(folder, part.name)
+        else:
+            missing.append(part)
+    loads_models = plan.captioner is not None or any(plan.annotator_identities.values())
+    run = partial(run_ray, warm=loads_models) if form.engine == "ray" else run_local
+    yield from run(partial(_build_shared, plan, folder), missing, form.workers)
+
+
+def _build_shared(plan: Plan, folder: Path, part: Part) -> Commit:
+    """Build a part, perhaps on another machine."""
+    if not (folder / "plan.json").exists():
+        raise UserError(f"{platform.node()} does not see {folder}; give an --out that all nodes share")
+    return build_shard(plan, folder, part)
+
+
+def _commit_share(plan: Plan, folder: Path, form: Build) -> int:
+    """Build every `world`-th part, from the `rank`-th on; return how many of the others are missing."""
+    parts = _select(registry.remake(Source, plan.source), form.size, {})
+    mine = parts[form.rank :: form.world]
+    for _ in track(_made(plan, folder, form, mine), len(mine), f"build {folder.name}", "shards"):
+        pass
+    return sum(not is_whole(folder, part.name) for part in parts)
+
+
 def _commit_all(plan: Plan, folder: Path, form: Build, size: int, tries: Tries) -> list[Commit]:
     """Build what is missing until the size is reached or the source ends; return the dataset's commits in order."""
     source = registry.remake(Source, plan.source)
     with progress(None, f"build {folder.name}", "pairs") as bar:
         while missing := [p for p in _select(source, size, tries) if p.name not in tries]:
             bar.total = (bar.total or 0) + sum(part.num_samples for part in missing)
-            workers = min(form.workers, len(missing))
-            for commit in run_local(partial(build_shard, plan, folder), missing, workers):
+            for commit in _made(plan, folder, form, missing):
                 tries[commit.shard] = [commit, *read_retries(folder, commit.shard)]
                 bar.update(commit.num_ok)
         bar.total = bar.n
@@ -179,18 +212,27 @@ def _build_parts(plan: Plan, folder: Path, form: Build) -> Manifest:
         excluded = more
 
 
-def build(form: Build) -> BuiltDataset:
+def build(form: Build) -> BuiltDataset | None:
     """Build the dataset a form describes, or finish or grow the one that is there.
+
+    Of several processes on one folder each makes its share; the last to end finishes, the others return None.
 
     Raises:
         UserError: The folder holds another plan, the source gives nothing, or more images failed than allowed.
     """
+    if form.engine not in _ENGINES:
+        raise UserError(f'no engine "{form.engine}"; {did_you_mean(form.engine, _ENGINES)}')
+    if form.rank >= form.world:
+        raise UserError(f"--rank {form.rank} is not below --world {form.world}; ranks count from 0")
     plan = make_plan(form)
     folder = form.out or default_folder(plan, form.recipe)
     inside = Path(plan.source.get("path", folder / "elsewhere")).resolve()
     if folder.resolve().is_relative_to(inside):
         raise UserError(f"{folder} lies inside the source {inside}; give an --out elsewhere")
     plan.write(folder)
+    if form.world > 1 and (missing := _commit_share(plan, folder, form)):
+        say(f"rank {form.rank} of {form.world} has built its share; {missing} shards of others are missing in {folder}")
+        return None
     return _conclude(plan, _build_parts(plan, folder, form), folder, form)
 
 
@@ -259,7 +301,8 @@ def _is_current(folder: Path, manifest: Manifest) -> bool:
 
 def _finish(plan: Plan, manifest: Manifest, folder: Path, form: Build) -> None:
     """Write preview and card, then the manifest that makes the dataset whole."""
-    command = command_line(replace(form, workers=Build.workers), typed(Build, preset({"recipe": form.recipe})))
+    anywhere = replace(form, workers=None, engine="local", rank=0, world=1)
+    command = command_line(anywhere, typed(Build, preset({"recipe": form.recipe})))
     credit = read_recipe(form.recipe).credit if form.recipe else ""
     replace_file(folder / "preview.png", encode_png(_preview(plan, manifest, folder)))
     replace_file(folder / "README.md", card(plan, manifest, folder.resolve().name, command, credit).encode())
