@@ -22,7 +22,7 @@ from benchmark.cli import command_line, non_negative, option, parse_size, positi
 from benchmark.cli import main as cli_main
 from benchmark.contracts.plugins import Annotator, Condition, Images, Part, Source
 from benchmark.engine import hygiene
-from benchmark.engine.columns import check_columns
+from benchmark.engine.columns import check_columns, source_identity
 from benchmark.engine.datasets import BuiltDataset, Manifest, card
 from benchmark.engine.executors import run_local, run_ray
 from benchmark.engine.exporters import export
@@ -99,7 +99,7 @@ def make_plan(form: Build) -> Plan:
     check_columns(source, form.source, made.values())
     return Plan(
         source=registry.describe(source),
-        source_identity=source.identity(),
+        source_identity=source_identity(source, made.values()),
         conditions=[registry.describe(condition) for condition in conditions],
         annotators={name: registry.describe(annotator) if annotator else None for name, annotator in made.items()},
         annotator_identities={name: annotator.identity() if annotator else {} for name, annotator in made.items()},
@@ -256,7 +256,8 @@ def retry_failed(form: Build, folder: Path) -> BuiltDataset:
         changes = difference(plan.versions, Plan.current_versions())
         raise UserError(f"{folder} was built with other versions ({changes}); install those, or build again")
     source = registry.remake(Source, plan.source)
-    identity = source.identity()
+    annotators = [registry.remake(Annotator, a) if a else None for a in plan.annotators.values()]
+    identity = source_identity(source, annotators)
     changed = None if identity == plan.source_identity else identity
     parts = list(takewhile(lambda part: is_whole(folder, part.name), source.parts()))
     if not {path.stem.partition("-r")[0] for path in (folder / "commits").glob("*.json")} == {p.name for p in parts}:

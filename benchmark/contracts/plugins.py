@@ -117,6 +117,10 @@ class Source(ABC):
         """Return the columns that samples can carry, for maps that come with the source; none by default."""
         return []
 
+    def columns_identity(self, columns: Sequence[str]) -> dict[str, Any]:
+        """Return what pins the content of some columns beyond `identity`; nothing where that pins them too."""
+        return {}
+
     @abstractmethod
     def read(self, part: Part, resolution: int, columns: Sequence[str] = ()) -> Iterator[Sample]:
         """Yield the samples of a part with the cells of some of its columns.

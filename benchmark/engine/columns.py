@@ -1,6 +1,7 @@
 """Maps that come in columns of the source: read, checked against their image, and transformed with it."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from benchmark.base.errors import UserError, did_you_mean
 from benchmark.base.images import BadImage, Transform, orientation
@@ -23,6 +24,11 @@ def check_columns(source: Source, name: str, annotators: Iterable[Annotator | No
     for column in wanted:
         if column not in known:
             raise UserError(f'the source {name} has no column "{column}"; {did_you_mean(column, known)}')
+
+
+def source_identity(source: Source, annotators: Iterable[Annotator | None]) -> dict[str, Any]:
+    """Return what pins a source's samples and the columns of them that annotators copy maps from."""
+    return {**source.identity(), **source.columns_identity(wanted_columns(annotators))}
 
 
 def column_maps(

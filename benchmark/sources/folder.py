@@ -1,4 +1,4 @@
-"""A folder of images, with captions from `metadata.jsonl`, or `.txt` or `.json` files beside them, or none."""
+"""A folder of images, with captions and maps from `metadata.jsonl`, or `.txt` or `.json` files beside them, or none."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -16,6 +16,7 @@ from benchmark.contracts.splitting import divide
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 _CAPTION_FIELDS = ("text", "caption", "prompt")
 _MAX_CAPTION_BYTES = 2**20
+_OWN, _OTHER = "file_name", "_file_name"  # of `datasets`: a line's image, and the end of the key of another one
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Folder(Source):
     """Images below a folder, keyed by their path inside it.
 
     An image or a caption beside it that cannot be read is a row that fails. Images that `metadata.jsonl` names in
-    another column than `file_name`, as in `cond_seg_file_name`, are parts of a row and no rows of their own.
+    another column than `file_name`, as in `cond_seg_file_name`, are no rows of their own: they are column `cond_seg`.
 
     Attributes:
         path: The folder.
@@ -47,7 +48,8 @@ class Folder(Source):
 
     @cached_property
     def _files(self) -> list[str]:
-        parts = {name for _, inside, row in self._table for name in _named(inside, row, of_row=False)}
+        named = (item for _, inside, row in self._table for item in _named(inside, row).items())
+        parts = {path for column, path in named if column != _OWN}
         return [name for name in self._paths if name not in parts]
 
     @cached_property
@@ -71,9 +73,9 @@ class Folder(Source):
         captions: dict[str, str] = {}
         known = set(self._files)
         for where, inside, row in self._table:
-            if "file_name" not in row:
+            name = _named(inside, row).get(_OWN)
+            if name is None:
                 raise UserError(f'{where} has no "file_name"; every line needs one')
-            (name,) = _named(inside, row, of_row=True)
             if name not in known:
                 raise UserError(f"{where}: {name} is no image of the folder; mend the line or remove it")
             text = _caption(row)
@@ -81,11 +83,31 @@ class Folder(Source):
                 captions[name] = text
         return captions
 
+    @cached_property
+    def _maps(self) -> dict[str, dict[str, str]]:
+        """The paths inside the folder of what belongs to an image, by its own path and by column."""
+        maps: dict[str, dict[str, str]] = {}
+        for _, inside, row in self._table:
+            named = _named(inside, row)
+            own = maps.setdefault(named.pop(_OWN, ""), {})
+            own.update({column.removesuffix(_OTHER): path for column, path in named.items()})
+        return maps
+
     def identity(self) -> dict[str, Any]:
         """Return a hash over every file's name, content and caption: another folder is another plan."""
         rows = [(name, _digest(self._paths[name]), *map(_printable, self._caption_of(name))) for name in self._files]
         content = [row[:3] if row[3] is None else row for row in rows]
         return {"num_images": len(rows), "content_sha256": sha256(canonical_json(content))}
+
+    def columns(self) -> list[str]:
+        """Return the names of pictures that `metadata.jsonl` gives beside an image's own: X of ``X_file_name``."""
+        return sorted({column for columns in self._maps.values() for column in columns})
+
+    def columns_identity(self, columns: Sequence[str]) -> dict[str, Any]:
+        """Return a hash over the pictures of some columns."""
+        named = [(name, column, self._maps.get(name, {}).get(column)) for name in self._files for column in columns]
+        content = [(*row, _digest(self._paths[row[2]])) if row[2] in self._paths else row for row in named]
+        return {"columns_sha256": sha256(canonical_json(content))} if columns else {}
 
     def parts(self) -> Iterator[Part]:
         """Yield test, validation and training parts in hash order."""
@@ -95,11 +117,26 @@ class Folder(Source):
         """Yield the files of a part as they are on disk."""
         for name in self._parts[part.name]:
             caption, fault = self._caption_of(name)
+            data, cells = b"", {}
             try:
                 data = _bounded(self._paths[name], MAX_BYTES)
+                cells = {column: self._cell(name, column) for column in columns}
             except (OSError, ValueError) as error:
-                data, fault = b"", f"cannot be read ({error})"
-            yield Sample(name, data, caption, fault=fault)
+                fault = f"cannot be read ({error})"
+            yield Sample(name, data, caption, fault=fault, columns=cells)
+
+    def _cell(self, name: str, column: str) -> bytes:
+        """Return an image's picture of a column, empty where no line names one.
+
+        Raises:
+            ValueError: It is too large, or not inside the folder.
+        """
+        path = self._maps.get(name, {}).get(column)
+        if path is None:
+            return b""
+        if path not in self._paths:
+            raise ValueError(f"{utf8(path)} is no image of the folder")
+        return _bounded(self._paths[path], MAX_BYTES)
 
     def _caption_of(self, name: str) -> tuple[str | None, str | None]:
         """Return an image's caption, and why it could not be read, either may be None."""
@@ -117,10 +154,10 @@ class Folder(Source):
         return None, None
 
 
-def _named(inside: Path, row: dict[str, Any], *, of_row: bool) -> list[str]:
-    """Return the paths a line of a table names: of its own image, or of those that belong to it."""
-    columns = [c for c in row if (c == "file_name" if of_row else c.endswith("_file_name"))]
-    return [(inside / str(row[column])).as_posix() for column in columns]
+def _named(inside: Path, row: dict[str, Any]) -> dict[str, str]:
+    """Return the paths inside the source's folder that a line of a table in one of its folders names, by key."""
+    keys = [key for key in row if (key == _OWN or key.endswith(_OTHER)) and row[key] is not None]
+    return {key: (inside / str(row[key])).as_posix() for key in keys}
 
 
 def _digest(path: Path) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from datasets import Dataset, Features, Image, Value
+from datasets import Dataset, Features, Image, Value, load_dataset
 from numpy.typing import NDArray
 from PIL import Image as Picture
 
@@ -15,7 +15,7 @@ from benchmark import build, registry
 from benchmark.base.errors import UserError
 from benchmark.base.images import decode_rgb
 from benchmark.conditions._palettes import PALETTES
-from benchmark.contracts.plugins import Annotator, Condition, Map
+from benchmark.contracts.plugins import Annotator, Condition, Map, Source
 from benchmark.engine.datasets import BuiltDataset
 from benchmark.scenes.palette import SEG_COLOURS
 
@@ -192,3 +192,76 @@ def test_a_column_reads_no_generated_image() -> None:
         column.annotate(np.zeros((1, 8, 8, 3), np.uint8))
     with pytest.raises(UserError, match="for --annotator of build alone"):
         _ = column.condition
+
+
+def imagefolder(folder: Path, layouts: Any, change: dict[int, dict[str, Any]] | None = None) -> Path:
+    """An imagefolder with a picture of label numbers for each image, named by `metadata.jsonl`."""
+    (folder / "maps").mkdir(parents=True)
+    lines = []
+    for i in range(layouts.COUNT):
+        (folder / f"{i}.png").write_bytes(layouts.coded(layouts.photo(i)))
+        (folder / f"maps/{i}.png").write_bytes(layouts.coded(layouts.labels(i, 7)))
+        line = {"file_name": f"{i}.png", "label_file_name": f"maps/{i}.png", "text": f"scene {i}"}
+        lines.append({**line, **(change or {}).get(i, {})})
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def test_pictures_that_metadata_names_are_a_column_of_a_folder(layouts: Any, tmp_path: Path) -> None:
+    folder = imagefolder(tmp_path / "data", layouts)
+    dataset = built(f"--cond seg --source folder:{folder} --annotator column:label", tmp_path / "out")
+    maps = stored(dataset, "seg")
+    assert len(maps) == layouts.COUNT
+    for i in range(layouts.COUNT):
+        assert np.array_equal(maps[f"scene {i}"], centre(layouts.labels(i, 7)))
+    assert build.verify(dataset.folder, 1.0) == []
+
+
+def test_the_library_sees_the_same_column(layouts: Any, tmp_path: Path) -> None:
+    folder = imagefolder(tmp_path / "data", layouts)
+    rows = load_dataset("imagefolder", data_dir=str(folder), cache_dir=str(tmp_path / "cache"), split="train")
+    assert rows.column_names == ["image", "label", "text"]
+    assert registry.make(Source, f"folder:{folder}").columns() == ["label"]
+    for row in rows:
+        assert np.array_equal(np.asarray(row["label"]), layouts.labels(int(row["text"].split()[1]), 7))
+
+
+def test_an_exported_dataset_is_built_again_from_its_folder(layouts: Any, tmp_path: Path) -> None:
+    folder = imagefolder(tmp_path / "data", layouts)
+    first = built(f"--cond seg --source folder:{folder} --annotator column:label", tmp_path / "first")
+    assert build.main(["--export", f"imagefolder:{first.folder}", "--out", str(tmp_path / "exported")]) == 0
+    words = f"--cond seg --source folder:{tmp_path / 'exported'} --annotator column:cond_seg"
+    maps = stored(built(words, tmp_path / "again"), "seg")
+    assert len(maps) == layouts.COUNT
+    assert all(np.array_equal(maps[caption], array) for caption, array in stored(first, "seg").items())
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"label_file_name": None}, "column label: empty"),
+        ({"label_file_name": "../elsewhere.png"}, "cannot be read (../elsewhere.png is no image of the folder)"),
+        ({"label_file_name": "maps/none.png"}, "cannot be read (maps/none.png is no image of the folder)"),
+        ({"label_file_name": "maps/5.png"}, "column label: 8 x 8 pixels, where the image has 40 x 56"),
+    ],
+)
+def test_a_picture_that_is_no_map_of_its_image_fails_its_row_alone(
+    change: dict[str, Any], told: str, layouts: Any, tmp_path: Path
+) -> None:
+    kept = {"other_file_name": "maps/5.png"}  # what no line names would be a row of its own
+    folder = imagefolder(tmp_path / "data", layouts, {4: kept, 5: change})
+    for path in (folder / "maps/5.png", tmp_path / "elsewhere.png"):
+        path.write_bytes(layouts.coded(np.zeros((8, 8), np.uint8)))
+    dataset = built(f"--cond seg --source folder:{folder} --annotator column:label --max-failed 1", tmp_path / "out")
+    assert dataset.manifest.failed == {"5.png": told}
+
+
+def test_a_changed_map_of_a_folder_is_another_plan_only_where_it_is_used(layouts: Any, tmp_path: Path) -> None:
+    folder = imagefolder(tmp_path / "data", layouts)
+    with_maps = build.Build(cond=("seg",), annotator=("column:label",), source=f"folder:{folder}")
+    without = build.Build(cond=("canny",), source=f"folder:{folder}")
+    before = [build.make_plan(form) for form in (with_maps, without)]
+    assert set(before[1].source_identity) == {"num_images", "content_sha256"}
+    (folder / "maps/3.png").write_bytes(layouts.coded(layouts.labels(99, 7)))
+    after = [build.make_plan(form) for form in (with_maps, without)]
+    assert [a.hash == b.hash for a, b in zip(after, before, strict=True)] == [False, True]
