@@ -7,6 +7,7 @@ import re
 import types
 import typing
 from collections.abc import Callable
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -121,6 +122,7 @@ def _name(plugin: type[Any]) -> str:
     return next((point.name for point in foreign if point.value == where), plugin.__module__.rpartition(".")[2])
 
 
+@cache  # a scan of all installed packages, which every plugin of every shard would pay for
 def _foreign(family: type[Any]) -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=f"benchmark.{FAMILIES[family]}")}
 

@@ -70,8 +70,10 @@ def _prepare(sample: Sample, plan: Plan, copy: Copy) -> Usable:
     small, copied = transform.apply(pixels), copy(sample, transform)
     if not isinstance(source, bytes):
         data = encode_png(small)
+    elif transform.is_identity and is_plain_jpeg(source):
+        data = source
     else:
-        data = source if transform.is_identity and is_plain_jpeg(source) else encode_jpeg(small)
+        data = encode_jpeg(small)
         small = decode_rgb(data)
     caption = sample.caption if plan.captioner is None else "to be written"  # it may be, and is checked then
     quality = hygiene.measure(plan.hygiene, source, small, caption) if plan.hygiene else None

@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from functools import reduce
 from typing import NamedTuple
 
 import cv2
@@ -80,4 +81,5 @@ def sharpness(grey: NDArray[np.uint8]) -> float:
 
 def colourfulness(image: NDArray[np.uint8]) -> float:
     """Return by how many of 255 levels the channels of uint8 (H, W, 3) differ, at all but the 1 % strongest pixels."""
-    return float(np.percentile(image.max(axis=2) - image.min(axis=2), 99))
+    channels = cv2.split(image)
+    return float(np.percentile(reduce(cv2.max, channels) - reduce(cv2.min, channels), 99))
