@@ -1,4 +1,4 @@
-"""Real bases shrunk in width: the configuration, classes and wiring of the hub, random weights, the hub's folder layout."""
+"""Real bases shrunk in width: configuration, classes, wiring and folder layout of the hub, with random weights."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,16 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from benchmark.scenes.tokenizer import build_tokenizer
 
 TOKENS = 77
-_BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+# as the hub has it for all of them: some words are of another scheduler than the one they stand with
+_SCHEDULE = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "steps_offset": 1,
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+}
 _CROSS, _PLAIN = "CrossAttnDownBlock2D", "DownBlock2D"
 
 
@@ -45,7 +54,7 @@ def _sd15(divisor: int) -> StableDiffusionPipeline:
         attention_head_dim=8,
     )
     text = CLIPTextModel(_text(divisor, 768, 12, 12, "quick_gelu"))
-    scheduler = PNDMScheduler(**_BETAS, skip_prk_steps=True)
+    scheduler = PNDMScheduler.from_config(_SCHEDULE)
     return _pipeline(unet, _vae(divisor, 0.18215), text, _tokenizer("<|endoftext|>"), scheduler)
 
 
@@ -61,7 +70,7 @@ def _sd2(divisor: int) -> StableDiffusionPipeline:
         use_linear_projection=True,
     )
     text = CLIPTextModel(_text(divisor, 1024, 23, 16, "gelu"))
-    scheduler = DDIMScheduler(**_BETAS, set_alpha_to_one=False, clip_sample=False, prediction_type="v_prediction")
+    scheduler = DDIMScheduler.from_config({**_SCHEDULE, "prediction_type": "v_prediction"})
     return _pipeline(unet, _vae(divisor, 0.18215), text, _tokenizer("!"), scheduler)
 
 
@@ -87,7 +96,7 @@ def _sdxl(divisor: int) -> StableDiffusionXLPipeline:
         tokenizer=_tokenizer("<|endoftext|>"),
         tokenizer_2=_tokenizer("!"),
         unet=unet,
-        scheduler=EulerDiscreteScheduler(**_BETAS, timestep_spacing="leading"),
+        scheduler=EulerDiscreteScheduler.from_config({**_SCHEDULE, "timestep_spacing": "leading"}),
         add_watermarker=False,
     )
 

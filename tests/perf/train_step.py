@@ -1,15 +1,16 @@
 """How fast our trainer is beside the training script of diffusers: `python tests/perf/train_step.py`.
 
-The script is `examples/controlnet/train_controlnet.py` of diffusers at 58eb52c0 (0.40.0.dev0). It is not in the wheel, so
-`peer` does what its loop does, in its order, with its defaults: a `datasets` dataset with torchvision's transforms in a
-`DataLoader` without workers, every image and prompt encoded in every step, AdamW, clipping at 1, `accelerate`, the loss
-fetched in every step. Its trackers are left out, in its favour. First both fit the same pairs with the same injected
-draws, and their losses must agree step by step; then both run as they are, in turns, and the time from one call of the
-ControlNet to the next is a step. What encoding the images once costs us is said apart, and spread over epochs.
+The script is `examples/controlnet/train_controlnet.py` of diffusers at 58eb52c0 (0.40.0.dev0). It is not in the wheel,
+so `peer` does what its loop does, in its order, with its defaults: a `datasets` dataset with torchvision's transforms
+in a `DataLoader` without workers, every image and prompt encoded in every step, AdamW, clipping at 1, `accelerate`, the
+loss fetched in every step. Its trackers are left out, in its favour. First both fit the same pairs with the same
+injected draws, and their losses are printed side by side (tests/engine/test_script_of_diffusers.py holds them equal);
+then both run as they are, in turns, and the time from one call of the ControlNet to the next is a step. What encoding
+the images once costs us is said apart, and spread over epochs.
 
 On a quiet machine: `OMP_NUM_THREADS=2 python tests/perf/train_step.py` and, with Stable Diffusion 1.5 at a quarter of
-its widths, `... --base sd15-quarter --resolution 256 --batch 4 --steps 6`; with a GPU `... --base HUB_ID --resolution 512
---batch 8 --mixed-precision bf16`.
+its widths, `... --base sd15-quarter --resolution 256 --batch 4 --steps 6`; with a GPU `... --base HUB_ID
+--resolution 512 --batch 8 --mixed-precision bf16`.
 """
 
 import argparse
@@ -219,9 +220,7 @@ def script_loss(
     noisy = frozen.scheduler.add_noise(latents.float(), noise.float(), timesteps).to(dtype=dtype)
     states = frozen.text_encoder(batch["input_ids"], return_dict=False)[0]
     image = batch["conditioning"].to(dtype=dtype)
-    down, middle = controlnet(
-        noisy, timesteps, encoder_hidden_states=states, controlnet_cond=image, return_dict=False
-    )
+    down, middle = controlnet(noisy, timesteps, encoder_hidden_states=states, controlnet_cond=image, return_dict=False)
     prediction = frozen.unet(
         noisy,
         timesteps,
