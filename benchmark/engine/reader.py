@@ -1,6 +1,7 @@
 """The training data of a run: which rows, in which order, with which draws; all of it a function of named seeds."""
 
 from dataclasses import dataclass, fields
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -70,8 +71,13 @@ def batch_rows(count: int, batch: int, step: int, order_seed: int) -> NDArray[np
     """Return the rows of an update: epoch after epoch, each a new permutation, none of them broken off."""
     places = np.arange(step * batch, (step + 1) * batch)
     epochs = np.unique(places // count)
-    orders = {int(epoch): Stream(order_seed, "order", int(epoch)).permutation(count) for epoch in epochs}
+    orders = {int(epoch): _order(count, order_seed, int(epoch)) for epoch in epochs}
     return np.array([orders[int(place // count)][place % count] for place in places], dtype=np.int64)
+
+
+@lru_cache(maxsize=2)  # sorting a million words takes a tenth of a second, an update touches two epochs at most
+def _order(count: int, order_seed: int, epoch: int) -> NDArray[np.int64]:
+    return Stream(order_seed, "order", epoch).permutation(count)
 
 
 def draw_batch(
