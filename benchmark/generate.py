@@ -35,7 +35,9 @@ class Generate:
     prompts: str = option("full (the captions), none, insufficient or conflicting", "full")
     limit: int | None = option("only the first so many samples", None, parse_size)
     num_inference_steps: int = option("sampling steps", 15, positive)
-    guidance_scale: float | None = option("weight of the prompt (default: 2 for scenes-tiny, else 7.5)", None, weight)
+    guidance_scale: float | None = option(
+        "weight of the prompt (default: 2 for scenes-tiny, 5 for SDXL, else 7.5)", None, weight
+    )
     scheduler: str | None = option("ddim, dpm++, euler or unipc (default: unipc for scenes-tiny, else ddim)", None)
     control_weighting: str = option("uniform; or on the prompt's branch alone: resolution (CFG-RW), guess", "uniform")
     conditioning_scale: float = option("weight of the control", 1.0, weight)

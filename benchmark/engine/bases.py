@@ -5,12 +5,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DiffusionPipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from diffusers.utils import logging as diffusers_logging
 from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPTokenizer
+from torch.nn import functional
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from benchmark.base.errors import UserError, did_you_mean
@@ -20,15 +29,22 @@ BUNDLED = {"scenes-tiny": Path(__file__).parents[1] / "scenes" / "weights" / "sc
 # Weight of the prompt and solver: measured for scenes-tiny (docs/LOG.md); else diffusers' and the paper's.
 GUIDANCE = {"scenes-tiny": 2.0}
 SOLVER = {"scenes-tiny": "unipc"}
-_DEFAULT_GUIDANCE = 7.5
+_DEFAULT_GUIDANCE, _DEFAULT_GUIDANCE_XL = 7.5, 5.0
 _DEFAULT_SOLVER = "ddim"
+_NO_SAFETY_CHECKER = {"safety_checker": None, "requires_safety_checker": False}
+# What a base's folder may say it is, with what its loading leaves out.
+_PIPELINES: dict[str, tuple[type[DiffusionPipeline], dict[str, Any]]] = {
+    "StableDiffusionPipeline": (StableDiffusionPipeline, _NO_SAFETY_CHECKER),
+    "StableDiffusionXLPipeline": (StableDiffusionXLPipeline, {"add_watermarker": False}),
+}
 
 
 @dataclass(frozen=True)
 class Base:
     """A latent diffusion model with a text encoder; nothing in it is ever trained here.
 
-    `scheduler` holds the schedule of noise of its training; `solver` names how sampling solves it.
+    `scheduler` holds the schedule of noise of its training; `solver` names how sampling solves it. Stable Diffusion XL
+    has a second text encoder with a tokenizer of its own, and may want zeros in place of the states of no prompt.
     """
 
     name: str
@@ -38,6 +54,9 @@ class Base:
     text_encoder: CLIPTextModel
     tokenizer: CLIPTokenizer
     scheduler: DDIMScheduler
+    text_encoder_2: CLIPTextModelWithProjection | None = None
+    tokenizer_2: CLIPTokenizer | None = None
+    has_zeros_for_no_prompt: bool = False
 
     @property
     def latent_scale(self) -> int:
@@ -47,7 +66,7 @@ class Base:
     @property
     def guidance_scale(self) -> float:
         """The weight of the prompt that suits the model."""
-        return GUIDANCE.get(self.name, _DEFAULT_GUIDANCE)
+        return GUIDANCE.get(self.name, _DEFAULT_GUIDANCE if self.text_encoder_2 is None else _DEFAULT_GUIDANCE_XL)
 
     @property
     def solver(self) -> str:
@@ -63,7 +82,8 @@ class Base:
     @cached_property
     def weights_sha256(self) -> str:
         """A hash over every weight: the same model from a hub and from a folder is the same."""
-        return sha256(canonical_json([hash_weights(m) for m in (self.unet, self.vae, self.text_encoder)]))
+        second = [] if self.text_encoder_2 is None else [self.text_encoder_2]
+        return sha256(canonical_json([hash_weights(m) for m in (self.unet, self.vae, self.text_encoder, *second)]))
 
     @cached_property
     def vae_sha256(self) -> str:
@@ -71,26 +91,64 @@ class Base:
         return hash_weights(self.vae)
 
     def token_ids(self, prompts: Sequence[str]) -> Tensor:
-        """Return token ids (N, length), cut or padded to the text encoder's length."""
-        encoded = self.tokenizer(
-            list(prompts),
-            padding="max_length",
-            truncation=True,
-            max_length=self.tokenizer.model_max_length,
-            return_tensors="pt",
-        )
-        ids: Tensor = encoded.input_ids
-        return ids
+        """Return token ids (N, length), cut or padded to the text encoder's length, of two tokenizers side by side."""
+        tokenizers = [self.tokenizer] if self.tokenizer_2 is None else [self.tokenizer, self.tokenizer_2]
+        return torch.cat([_token_ids(tokenizer, prompts) for tokenizer in tokenizers], dim=1)
 
     def encode_text(self, token_ids: Tensor) -> Tensor:
-        """Return text states (N, length, width)."""
+        """Return text states (N, length, width), of Stable Diffusion XL as `split_text` takes them apart."""
+        if self.text_encoder_2 is not None:
+            return self._encode_twice(token_ids.to(self.device), self.text_encoder_2)
         states: Tensor = self.text_encoder(token_ids.to(self.device))[0]
         return states
+
+    def _encode_twice(self, token_ids: Tensor, second: CLIPTextModelWithProjection) -> Tensor:
+        """Return the last states but one of both encoders side by side, the second's embedding as one more token."""
+        encoders = (self.text_encoder, second)
+        found = [
+            encoder(ids, output_hidden_states=True)
+            for encoder, ids in zip(encoders, token_ids.chunk(2, dim=1), strict=True)
+        ]
+        states = torch.cat([output.hidden_states[-2] for output in found], dim=-1)
+        pooled = found[1].text_embeds
+        padded = functional.pad(pooled, (0, states.shape[-1] - pooled.shape[-1]))
+        return torch.cat([states, padded[:, None]], dim=1)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Return images (N, 3, H, W) in [0, 1] of scaled latents (N, C, h, w)."""
         images: Tensor = self.vae.decode(latents / self.vae.config.scaling_factor, return_dict=False)[0]
         return (images / 2 + 0.5).clamp(0, 1)
+
+
+def _token_ids(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Tensor:
+    encoded = tokenizer(
+        list(prompts),
+        padding="max_length",
+        truncation=True,
+        max_length=tokenizer.model_max_length,
+        return_tensors="pt",
+    )
+    ids: Tensor = encoded.input_ids
+    return ids
+
+
+def split_text(config: Any, text: Tensor, image: Tensor) -> tuple[Tensor, dict[str, Any]]:
+    """Return the text states a network attends to, and what else it is told, as keywords of its call.
+
+    A network of Stable Diffusion XL is also told the embedding of the whole prompt, and the size of the picture: that
+    of the conditioning image, uncropped, as in diffusers' training script and pipeline.
+
+    Args:
+        config: Of a U-Net or of a ControlNet made from one.
+        text: What `Base.encode_text` gave, (B, length, width).
+        image: Conditioning images (B, 3, H, W).
+    """
+    if config.addition_embed_type is None:
+        return text, {}
+    sizes = [*image.shape[-2:], 0, 0, *image.shape[-2:]]
+    width = config.projection_class_embeddings_input_dim - len(sizes) * config.addition_time_embed_dim
+    added = {"text_embeds": text[:, -1, :width], "time_ids": text.new_tensor(sizes).expand(len(text), -1)}
+    return text[:, :-1], {"added_cond_kwargs": added}
 
 
 def quiet_libraries() -> None:
@@ -120,16 +178,15 @@ def load_base(name: str, device: str = "cpu") -> Base:
         raise UserError(f'no base "{name}"; {did_you_mean(name, BUNDLED)}, a diffusers folder, or a hub id')
     quiet_libraries()
     try:
-        pipeline = StableDiffusionPipeline.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, safety_checker=None, requires_safety_checker=False
-        )
+        pipeline = _load_pipeline(name, folder)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
             f'no base "{name}" ({reason}); give {", ".join(BUNDLED)}, a diffusers folder, or a hub id'
         ) from None
     pipeline.to(device)
-    for model in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+    second = getattr(pipeline, "text_encoder_2", None)
+    for model in (pipeline.unet, pipeline.vae, pipeline.text_encoder, *([second] if second is not None else [])):
         model.requires_grad_(False).eval()
     return Base(
         name=name,
@@ -139,7 +196,30 @@ def load_base(name: str, device: str = "cpu") -> Base:
         text_encoder=pipeline.text_encoder,
         tokenizer=pipeline.tokenizer,
         scheduler=DDIMScheduler.from_config(pipeline.scheduler.config),
+        text_encoder_2=second,
+        tokenizer_2=getattr(pipeline, "tokenizer_2", None),
+        has_zeros_for_no_prompt=bool(pipeline.config.get("force_zeros_for_empty_prompt", False)),
     )
+
+
+def _load_pipeline(name: str, folder: str) -> Any:
+    """Return the pipeline of a folder or hub id, in single precision.
+
+    Raises:
+        UserError: A model of another kind.
+    """
+    kind = DiffusionPipeline.load_config(folder).get("_class_name")
+    if kind not in _PIPELINES:
+        raise UserError(f'base "{name}" is a {kind}; allowed: {", ".join(_PIPELINES)}')
+    pipeline_class, left_out = _PIPELINES[kind]
+    pipeline = pipeline_class.from_pretrained(folder, dtype=torch.float32, use_safetensors=True, **left_out)
+    channels = (pipeline.unet.config.in_channels, pipeline.vae.config.latent_channels)
+    if channels[0] != channels[1] or getattr(pipeline.vae.config, "latents_mean", None) is not None:
+        raise UserError(
+            f'base "{name}" is no plain text-to-image model ({channels[0]} channels for latents of {channels[1]}, or '
+            "latents that are shifted); take the model it was made from"
+        )
+    return pipeline
 
 
 def choose_device(wanted: str | None) -> str:

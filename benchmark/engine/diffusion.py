@@ -24,7 +24,7 @@ from torch.nn import functional
 from benchmark.base.errors import UserError, did_you_mean
 from benchmark.base.seeds import Stream
 from benchmark.contracts.plugins import Residuals
-from benchmark.engine.bases import GUIDANCE, SOLVER, Base
+from benchmark.engine.bases import GUIDANCE, SOLVER, Base, split_text
 from benchmark.engine.controls import CONTROL_WEIGHTINGS, WithPromptAlone
 from benchmark.engine.latents import pixels, to_uint8
 
@@ -73,18 +73,19 @@ def denoise(
         control: A method's module, or None for the base alone.
         latents: Noisy latents (B, C, h, w).
         timesteps: (B,) or a scalar.
-        text: States (B, tokens, width).
+        text: States (B, tokens, width) as the base encodes them.
         image: Conditioning images (B, 3, H, W) in [0, 1].
         scale: Multiplies every residual.
     """
     residuals = Residuals() if control is None else control(latents, timesteps, text, image)
     _check_can_be_computed_again(base, residuals)
-    keywords: dict[str, Any] = {"return_dict": False}
+    states, added = split_text(base.unet.config, text, image)
+    keywords: dict[str, Any] = {"return_dict": False, **added}
     if residuals.middle is not None:
         keywords["down_block_additional_residuals"] = [residual * scale for residual in residuals.down]
         keywords["mid_block_additional_residual"] = residuals.middle * scale
     with _added_to_encoder(base.unet, [residual * scale for residual in residuals.encoder]):
-        output = functional_call(base.unet, dict(residuals.weights), (latents, timesteps, text), keywords)
+        output = functional_call(base.unet, dict(residuals.weights), (latents, timesteps, states), keywords)
     prediction: Tensor = output[0]
     return prediction
 
@@ -174,7 +175,8 @@ def sample(
     scheduler = SCHEDULERS[settings.scheduler].from_config(base.scheduler.config)
     scheduler.set_timesteps(settings.num_inference_steps, device=base.device)
     text = base.encode_text(base.token_ids(["", *prompts]))
-    both = torch.cat([text[:1].expand(len(prompts), -1, -1), text[1:]])
+    nothing = torch.zeros_like(text[:1]) if base.has_zeros_for_no_prompt else text[:1]
+    both = torch.cat([nothing.expand(len(prompts), -1, -1), text[1:]])
     latents = latents.to(base.device) * scheduler.init_noise_sigma
     images = torch.cat([image, image]).to(base.device)
     if control is not None and settings.control_weighting != "uniform":

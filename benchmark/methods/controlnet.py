@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from benchmark.base.errors import UserError, did_you_mean
 from benchmark.contracts.plugins import Method, Residuals
+from benchmark.engine.bases import split_text
 from benchmark.engine.checkpoints import load_tensors, save_tensors
 from benchmark.methods._shared import embedding_channels, read_network, zero
 
@@ -68,8 +69,12 @@ class Control(nn.Module):
         self.decoder = nn.ParameterDict({name.replace(".", "/"): nn.Parameter(weight) for name, weight in named})
 
     def forward(self, latents: Tensor, timesteps: Tensor, text: Tensor, image: Tensor) -> Residuals:
-        """Return 12 down residuals and a middle one for latents (B, C, h, w) and image (B, 3, H, W) in [0, 1]."""
-        down, middle = self.controlnet(latents, timesteps, text, image, return_dict=False)
+        """Return 12 down residuals and a middle one for latents (B, C, h, w) and image (B, 3, H, W) in [0, 1].
+
+        Of Stable Diffusion XL, which has a level less, there are 9 and a middle one.
+        """
+        states, added = split_text(self.controlnet.config, text, image)
+        down, middle = self.controlnet(latents, timesteps, states, image, return_dict=False, **added)
         if self.mid_only:
             down = [residual.new_zeros(residual.shape) for residual in down]
         return Residuals(list(down), middle, weights=self.decoder_weights())

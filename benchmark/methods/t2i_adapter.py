@@ -10,6 +10,7 @@ from diffusers import T2IAdapter as T2IAdapterModel
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
+from benchmark.base.errors import UserError
 from benchmark.contracts.plugins import Method, Residuals
 from benchmark.methods._shared import read_network
 
@@ -37,8 +38,14 @@ class T2IAdapter(Method):
     num_res_blocks: int = 2
 
     def build(self, unet: nn.Module, latent_scale: int) -> Adapter:
-        """Return an adapter with the widths of a U-Net's levels."""
+        """Return an adapter with the widths of a U-Net's levels.
+
+        Raises:
+            UserError: A U-Net of Stable Diffusion XL, whose adapters have other places.
+        """
         assert isinstance(unet, UNet2DConditionModel)
+        if unet.config.addition_embed_type is not None:
+            raise UserError("t2i_adapter is for Stable Diffusion 1 and 2; with XL take controlnet or controlnet_lite")
         return Adapter(
             T2IAdapterModel(
                 channels=list(unet.config.block_out_channels),
