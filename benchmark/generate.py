@@ -63,7 +63,7 @@ def generate(form: Generate) -> Path:
         UserError: A dataset, run, ControlNet or base that cannot be used, or other images in the folder.
     """
     from benchmark.engine import imagesets, runs
-    from benchmark.engine.bases import choose_device, load_base
+    from benchmark.engine.bases import choose_device, load_base, refuse_unfit
     from benchmark.engine.datasets import BuiltDataset
     from benchmark.engine.diffusion import Sampling
 
@@ -71,6 +71,8 @@ def generate(form: Generate) -> Path:
     dataset = BuiltDataset.open(form.dataset)
     controls, base_name = _controls(form, dataset)
     base = load_base(base_name, choose_device(form.device))
+    for control in controls:
+        refuse_unfit(base, control.module, control.description["name"])
     names = [control.condition for control in controls] or [str(dataset.plan.conditions[0]["name"])]
     references = [imagesets.load_reference(dataset, form.split, name, form.limit) for name in names]
     reference = references[0]

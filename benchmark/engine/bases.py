@@ -37,6 +37,13 @@ _PIPELINES: dict[str, tuple[type[DiffusionPipeline], dict[str, Any]]] = {
     "StableDiffusionPipeline": (StableDiffusionPipeline, _NO_SAFETY_CHECKER),
     "StableDiffusionXLPipeline": (StableDiffusionXLPipeline, {"add_watermarker": False}),
 }
+# Fields of a control's configuration that must be those of the U-Net's, under the name they have there.
+_MADE_FOR = {
+    "block_out_channels": "block_out_channels",
+    "channels": "block_out_channels",
+    "cross_attention_dim": "cross_attention_dim",
+    "addition_embed_type": "addition_embed_type",
+}
 
 
 @dataclass(frozen=True)
@@ -149,6 +156,22 @@ def split_text(config: Any, text: Tensor, image: Tensor) -> tuple[Tensor, dict[s
     width = config.projection_class_embeddings_input_dim - len(sizes) * config.addition_time_embed_dim
     added = {"text_embeds": text[:, -1, :width], "time_ids": text.new_tensor(sizes).expand(len(text), -1)}
     return text[:, :-1], {"added_cond_kwargs": added}
+
+
+def refuse_unfit(base: Base, control: nn.Module, name: str) -> None:
+    """Refuse a control that was made for another base: its residuals would fit nowhere.
+
+    Raises:
+        UserError: In what the two differ.
+    """
+    for network in control.modules():
+        of_control = dict(getattr(network, "config", {}))
+        for field, of_base in _MADE_FOR.items():
+            found, wanted = of_control.get(field), base.unet.config[of_base]
+            if field in of_control and canonical_json(found) != canonical_json(wanted):
+                raise UserError(
+                    f'{name} is not for "{base.name}" ({field} is {found}, not {wanted}); give its own --base'
+                )
 
 
 def quiet_libraries() -> None:

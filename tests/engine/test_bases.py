@@ -20,7 +20,7 @@ from torch import Tensor
 
 from benchmark import evaluate, generate, train
 from benchmark.base.errors import UserError
-from benchmark.engine.bases import Base, load_base
+from benchmark.engine.bases import Base, load_base, refuse_unfit
 from benchmark.engine.controls import Summed
 from benchmark.engine.diffusion import Sampling, initial_latents, loss, sample
 from benchmark.methods.controlnet import Control, Controlnet
@@ -73,11 +73,8 @@ def image() -> Tensor:
 
 def pipeline(case: Case) -> Any:
     """Return diffusers' own ControlNet pipeline of the folder."""
-    if case.kind == "sdxl":
-        kind, more = StableDiffusionXLControlNetPipeline, {"add_watermarker": False}
-    else:
-        kind, more = StableDiffusionControlNetPipeline, {"safety_checker": None, "requires_safety_checker": False}
-    made = kind.from_pretrained(case.folder, controlnet=case.control.controlnet, **more)
+    kind = StableDiffusionXLControlNetPipeline if case.kind == "sdxl" else StableDiffusionControlNetPipeline
+    made = kind.from_pretrained(case.folder, controlnet=case.control.controlnet)
     if case.kind == "sd15":
         made.scheduler = DDIMScheduler.from_config(made.scheduler.config)
     made.set_progress_bar_config(disable=True)
@@ -137,10 +134,13 @@ def test_the_loss_is_that_of_diffusers_training_scripts(case: Case, image: Tenso
 def test_training_moves_the_whole_control_and_nothing_of_the_base(case: Case, image: Tensor) -> None:
     control, before = Controlnet().build(case.base.unet, 8), case.base.weights_sha256
     optimizer = torch.optim.AdamW(control.parameters(), lr=1e-3)
-    text, latents = case.base.encode_text(case.base.token_ids(PROMPTS)), torch.randn(2, 2, 4, SIDE // 8, SIDE // 8)
+    text = case.base.encode_text(case.base.token_ids(PROMPTS))
+    latents, noise = torch.randn(2, 2, 4, SIDE // 8, SIDE // 8)
+    timesteps = torch.tensor([100, 800])
     for _ in range(3):  # behind zeros one layer after the other begins to learn
         optimizer.zero_grad()
-        loss(case.base, control, *latents, torch.tensor([100, 800]), text, image).backward()  # type: ignore[no-untyped-call]
+        value = loss(case.base, control, latents, noise, timesteps, text, image)
+        value.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     idle = {name for name, p in control.named_parameters() if p.grad is None or not p.grad.any()}
     # the middle is one pixel here: attention to itself weighs nothing
@@ -193,6 +193,19 @@ def test_xl_reads_each_prompt_with_both_tokenizers(xl: Case) -> None:
 def test_an_adapter_is_refused_for_xl(xl: Case) -> None:
     with pytest.raises(UserError, match="t2i_adapter is for Stable Diffusion 1 and 2; with XL take controlnet"):
         T2IAdapter().build(xl.base.unet, xl.base.latent_scale)
+
+
+def test_a_control_made_for_another_base_is_refused_in_one_line(cases: dict[str, Case]) -> None:
+    adapter = T2IAdapter().build(cases["sd15"].base.unet, 8)
+    for kind, control, field in (
+        ("sdxl", cases["sd15"].control, r"block_out_channels is .20, 40, 80, 80., not .20, 40, 80.\)"),
+        ("sd2", cases["sd15"].control, "cross_attention_dim is 48, not 64"),
+        ("sdxl", Summed([cases["sdxl"].control, adapter]), "channels is .20, 40, 80, 80., not"),
+    ):
+        with pytest.raises(UserError, match=rf"^that is not for .* \({field}.*; give its own --base$"):
+            refuse_unfit(cases[kind].base, control, "that")
+    for case in cases.values():
+        refuse_unfit(case.base, Summed([case.control, ControlnetLite().build(case.base.unet, 8)]), "this")
 
 
 def test_a_model_of_another_kind_is_refused_in_one_line(xl: Case, tmp_path: Path) -> None:

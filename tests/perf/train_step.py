@@ -49,10 +49,11 @@ from benchmark.conditions.seg import Seg
 from benchmark.contracts.plugins import Map
 from benchmark.engine import training
 from benchmark.engine.bases import Base, choose_device, load_base
+from benchmark.engine.diffusion import loss
 from benchmark.engine.latents import encode_moments
 from benchmark.engine.reader import TrainingData, batch_rows, draw_batch
 from benchmark.engine.training import Recipe, Trainee
-from benchmark.methods.controlnet import Controlnet
+from benchmark.methods.controlnet import Control, Controlnet
 from benchmark.scenes.maps import exact
 from benchmark.scenes.splits import example
 from tests.small_bases import write_base
@@ -243,14 +244,13 @@ def ours(base: Base, module: nn.Module, data: TrainingData, recipe: Recipe) -> l
         losses.append(value.detach())
         return value
 
-    loss = training.loss
     trainee = Trainee(module, method.save, lambda folder: method.load(str(folder)))
     with tempfile.TemporaryDirectory() as folder, patch.object(training, "loss", recorded):
         training.train(base, trainee, data, recipe, Path(folder))
     return [float(value) for value in losses]
 
 
-def fresh(base: Base) -> nn.Module:
+def fresh(base: Base) -> Control:
     """Return a ControlNet, the same each time."""
     torch.manual_seed(0)
     return Controlnet().build(base.unet, base.latent_scale)
@@ -258,7 +258,7 @@ def fresh(base: Base) -> nn.Module:
 
 def both_with_the_same_draws(
     base: Base, frozen: Frozen, pairs: Pairs, recipe: Recipe
-) -> tuple[list[float], list[float], nn.Module, nn.Module]:
+) -> tuple[list[float], list[float], Control, Control]:
     """Return the losses of the script and of ours, and what both trained: order, noise and prompts are ours in both."""
     data, seeds = our_data(base, pairs), recipe.seeds
     rows = [batch_rows(len(data), recipe.batch, step, seeds["order"]) for step in range(recipe.steps)]
