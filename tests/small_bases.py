@@ -28,7 +28,6 @@ _SCHEDULE = {
     "set_alpha_to_one": False,
     "skip_prk_steps": True,
 }
-_CROSS, _PLAIN = "CrossAttnDownBlock2D", "DownBlock2D"
 
 
 def write_base(kind: str, folder: Path, divisor: int) -> Path:
@@ -44,42 +43,30 @@ def write_base(kind: str, folder: Path, divisor: int) -> Path:
 
 
 def _sd15(divisor: int) -> StableDiffusionPipeline:
-    unet = _unet(
-        divisor,
-        (320, 640, 1280, 1280),
-        sample_size=64,
-        down_block_types=(_CROSS, _CROSS, _CROSS, _PLAIN),
-        up_block_types=("UpBlock2D", *("CrossAttnUpBlock2D",) * 3),
-        cross_attention_dim=768 // divisor,
-        attention_head_dim=8,
-    )
+    unet = _unet(divisor, sample_size=64, cross_attention_dim=768 // divisor, attention_head_dim=8)
     text = CLIPTextModel(_text(divisor, 768, 12, 12, "quick_gelu"))
-    scheduler = PNDMScheduler.from_config(_SCHEDULE)
-    return _pipeline(unet, _vae(divisor, 0.18215), text, _tokenizer("<|endoftext|>"), scheduler)
+    return _pipeline(divisor, unet, text, _tokenizer("<|endoftext|>"), PNDMScheduler.from_config(_SCHEDULE))
 
 
 def _sd2(divisor: int) -> StableDiffusionPipeline:
     unet = _unet(
         divisor,
-        (320, 640, 1280, 1280),
         sample_size=96,
-        down_block_types=(_CROSS, _CROSS, _CROSS, _PLAIN),
-        up_block_types=("UpBlock2D", *("CrossAttnUpBlock2D",) * 3),
         cross_attention_dim=1024 // divisor,
         attention_head_dim=(5, 10, 20, 20),
         use_linear_projection=True,
     )
     text = CLIPTextModel(_text(divisor, 1024, 23, 16, "gelu"))
     scheduler = DDIMScheduler.from_config({**_SCHEDULE, "prediction_type": "v_prediction"})
-    return _pipeline(unet, _vae(divisor, 0.18215), text, _tokenizer("!"), scheduler)
+    return _pipeline(divisor, unet, text, _tokenizer("!"), scheduler)
 
 
 def _sdxl(divisor: int) -> StableDiffusionXLPipeline:
     unet = _unet(
         divisor,
-        (320, 640, 1280),
+        widths=(320, 640, 1280),
         sample_size=128,
-        down_block_types=(_PLAIN, _CROSS, _CROSS),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=2048 // divisor,
         attention_head_dim=(5, 10, 20),
@@ -101,9 +88,9 @@ def _sdxl(divisor: int) -> StableDiffusionXLPipeline:
     )
 
 
-def _pipeline(unet: Any, vae: Any, text: Any, tokenizer: Any, scheduler: Any) -> StableDiffusionPipeline:
+def _pipeline(divisor: int, unet: Any, text: Any, tokenizer: Any, scheduler: Any) -> StableDiffusionPipeline:
     return StableDiffusionPipeline(
-        vae=vae,
+        vae=_vae(divisor, 0.18215),
         text_encoder=text,
         tokenizer=tokenizer,
         unet=unet,
@@ -114,7 +101,8 @@ def _pipeline(unet: Any, vae: Any, text: Any, tokenizer: Any, scheduler: Any) ->
     )
 
 
-def _unet(divisor: int, widths: tuple[int, ...], **more: Any) -> UNet2DConditionModel:
+def _unet(divisor: int, widths: tuple[int, ...] = (320, 640, 1280, 1280), **more: Any) -> UNet2DConditionModel:
+    """Return a U-Net; the types of blocks are those of Stable Diffusion 1 and 2, diffusers' default, unless given."""
     return UNet2DConditionModel(
         block_out_channels=tuple(width // divisor for width in widths), norm_num_groups=64 // divisor, **more
     )

@@ -286,7 +286,8 @@ class Method(ABC):
         """Return a trainable module: forward(latents, timesteps, text, image) gives `Residuals`.
 
         latent_scale is the number of image pixels for one latent pixel (8 for Stable Diffusion).
-        latents (B, C, h, w), timesteps (B,), text (B, tokens, width), image (B, 3, H, W) in [0, 1].
+        latents (B, C, h, w), timesteps (B,), image (B, 3, H, W) in [0, 1], text (B, tokens, width) as the base encodes
+        it: for a network of diffusers `split_text` takes it apart.
         """
 
     @abstractmethod
