@@ -6,10 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark.numbers.seeds import iqm
+from benchmark.numbers.seeds import iqm, resampled
 
 SHARE = 0.9
-_DRAWS = 2000
 
 
 @dataclass(frozen=True)
@@ -46,17 +45,11 @@ def needed(runs: Mapping[int, Sequence[float]], share: float = SHARE) -> Needed 
     if len(sizes) < 2 or centres.max() <= 0:
         return None
     generator = np.random.default_rng(0)
-    drawn = np.stack([_resampled(np.asarray(runs[size], float), generator) for size in sizes])
+    drawn = np.stack([iqm(resampled(np.asarray(runs[size], float), generator)) for size in sizes])
     draws = [_crossing(sizes, column, share) for column in drawn.T if column.max() > 0]
     low, high = np.quantile(draws, (0.025, 0.975))
     images = _crossing(sizes, centres, share)
     return Needed(images, float(low), float(high), images <= sizes[0], int(centres.argmax()) == len(sizes) - 1)
-
-
-def _resampled(values: NDArray[np.float64], generator: np.random.Generator) -> NDArray[np.float64]:
-    """Return interquartile means of `_DRAWS` samples of the runs with replacement."""
-    picks = generator.integers(0, len(values), (_DRAWS, len(values)))
-    return iqm(values[picks])
 
 
 def _crossing(sizes: NDArray[np.int64], centres: NDArray[np.float64], share: float) -> float:

@@ -11,6 +11,7 @@ from scipy import stats
 
 ONSET = 0.25
 _TRIMMED_FROM = 5
+_DRAWS = 2000
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,11 @@ def iqm(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _cut(n: int) -> int:
     return n // 4 if n >= _TRIMMED_FROM else 0
+
+
+def resampled(values: NDArray[Any], generator: np.random.Generator) -> NDArray[Any]:
+    """Return so many bootstrap samples (2000, N) of N runs: drawn with replacement."""
+    return values[generator.integers(0, len(values), (_DRAWS, len(values)))]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,43 @@
+"""Performance profiles: the share of runs that score above a level, over all levels (Agarwal et al., 2021)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmark.numbers.seeds import resampled
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Shares (L,) of runs above each of L levels, with the ends of the pointwise 95 % band over runs."""
+
+    levels: Array
+    shares: Array
+    low: Array
+    high: Array
+
+
+def profile(tasks: Sequence[Sequence[float]], levels: Array) -> Profile:
+    """Return the share of runs above each level, the mean over tasks, so that each task counts the same.
+
+    The band is a percentile bootstrap that draws the runs of each task apart (stratified), with a generator of its own.
+
+    Args:
+        tasks: One score a run, for every task; at least one task, and each with at least one run.
+        levels: Ascending (L,).
+    """
+    generator = np.random.default_rng(0)
+    runs = [np.asarray(task, float) for task in tasks]
+    shares = np.mean([_above(values, levels) for values in runs], axis=0)
+    draws = np.mean([_above(resampled(values, generator), levels) for values in runs], axis=0)
+    low, high = np.quantile(draws, (0.025, 0.975), axis=0)
+    return Profile(levels, shares, low, high)
+
+
+def _above(values: Array, levels: Array) -> Array:
+    """Return the share of the last axis above each of L levels: (..., N) to (..., L)."""
+    return np.stack([(values > level).mean(axis=-1) for level in levels], axis=-1)

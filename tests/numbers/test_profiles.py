@@ -1,0 +1,33 @@
+"""Performance profiles by counting, by scipy's distribution function, and a bootstrap written out."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from benchmark.numbers.profiles import profile
+
+LEVELS = np.linspace(0, 1, 21)
+
+
+def test_tasks_count_the_same_however_many_runs_they_have() -> None:
+    found = profile([[0.2, 0.4, 0.6, 0.8], [0.5]], np.asarray([0.1, 0.4, 0.7]))
+    assert found.shares == pytest.approx([1, (0.5 + 1) / 2, (0.25 + 0) / 2])  # a run at the level is not above it
+
+
+def test_one_task_is_scipys_survival_function() -> None:
+    values = np.random.default_rng(0).uniform(size=12)
+    assert profile([values.tolist()], LEVELS).shares == pytest.approx(stats.ecdf(values).sf.evaluate(LEVELS))
+
+
+def test_the_band_is_a_bootstrap_within_each_task() -> None:
+    generator = np.random.default_rng(2)
+    tasks = [generator.uniform(0, 0.8, 5), generator.uniform(0.3, 1, 4)]
+    found = profile([task.tolist() for task in tasks], LEVELS)
+    drawn = [[generator.choice(task, len(task)) for task in tasks] for _ in range(4000)]
+    shares = [[np.mean([(task > level).mean() for task in one]) for level in LEVELS] for one in drawn]
+    low, high = np.quantile(shares, (0.025, 0.975), axis=0)
+    assert found.low == pytest.approx(low, abs=0.13)  # shares are steps of a tenth
+    assert found.high == pytest.approx(high, abs=0.13)
+    assert np.abs(found.low - low).mean() < 0.01
+    assert np.abs(found.high - high).mean() < 0.01
+    assert (np.diff(found.shares) <= 0).all()
