@@ -121,6 +121,25 @@ class Failure(_Frozen):
     environment: dict[str, Any]
 
 
+class Invalidated(_Frozen):
+    """That a record or a failure counts no more, and why; it stays on the board, struck out.
+
+    Attributes:
+        id: The evaluation id of the record, or the id of the failure.
+        by: Who says so.
+        why: In one sentence.
+    """
+
+    id: str
+    by: str
+    why: str
+
+    @property
+    def text(self) -> str:
+        """The reason with who gave it."""
+        return f"{self.why} ({self.by})"
+
+
 class Record(_Frozen):
     """One evaluation of one run: immutable, self-describing, enough to make the board from."""
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pandas as pd
 
-from benchmark.base.files import canonical_json, sha256
+from benchmark.base.files import sha256
 from benchmark.contracts.records import Failure, Score
-from benchmark.engine.board import ANCHORS, Row, Section, epochs, seed_of
+from benchmark.engine.board import ANCHORS, Row, Section, epochs, first_of, identity_of, seed_of
 
 _RECIPE = ("batch", "learning_rate", "empty_prompt_rate", "mixed_precision")
 
@@ -15,7 +15,7 @@ _RECIPE = ("batch", "learning_rate", "empty_prompt_rate", "mixed_precision")
 def frame(board: list[Section], failures: Iterable[Failure] = ()) -> pd.DataFrame:
     """Return every record, and every training that ended without weights, as rows.
 
-    A diverged run has no scores; its `outcome` says so, and analysis must not lose it.
+    A diverged run has no scores; its `outcome` says so, and analysis must not lose it. Rows set aside are left out.
     """
     rows = [_row(section, row) for section in board for row in section.rows]
     return pd.DataFrame([*rows, *map(_failed, failures)])
@@ -32,7 +32,7 @@ def _row(section: Section, row: Row) -> dict[str, Any]:
         "group": row.group,
         "prompts": record.generation["prompts"],
         "n": record.dataset["n"],
-        **_training(row.training),
+        **_training(record.training or {}),
         "outcome": row.outcome,
         "onset": row.onset,
         "steepest": row.steepest,
@@ -62,13 +62,14 @@ def _failed(failure: Failure) -> dict[str, Any]:
 
 def _training(training: dict[str, Any]) -> dict[str, Any]:
     """Return what was trained on and how; nothing for a released ControlNet."""
-    recipe = training.get("recipe", {})
+    first = first_of(training)
+    recipe = first.get("recipe", {})
     return {
-        "training": sha256(canonical_json(training))[:16] if training else None,
-        "seed": seed_of(training),
-        "pairs": training.get("num_samples"),
-        "corrupt": ", ".join(training.get("corrupt", [])),
-        "epochs": epochs(training),
+        "training": sha256(identity_of(training))[:16] if training else None,
+        "seed": seed_of(first),
+        "pairs": first.get("num_samples"),
+        "corrupt": ", ".join(first.get("corrupt", [])),
+        "epochs": epochs(first),
         "updates": recipe.get("steps"),
         **{name: recipe.get(name) for name in _RECIPE},
     }

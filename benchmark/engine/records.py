@@ -1,5 +1,7 @@
 """Result records on disk: written once, read back whole, found again by folder."""
 
+import tomllib
+from collections.abc import Collection
 from pathlib import Path
 from typing import TypeVar
 
@@ -7,10 +9,11 @@ from pydantic import BaseModel, ValidationError
 
 from benchmark.base.errors import UserError
 from benchmark.base.files import create_once, pretty_json
-from benchmark.contracts.records import Failure, Record
+from benchmark.contracts.records import Failure, Invalidated, Record
 
 F = TypeVar("F", bound=BaseModel)
 _FAILED = ".failed.json"
+INVALIDATED = "invalidated.toml"
 
 
 def record_path(root: Path, dataset: str, condition: str, method: str, evaluation_id: str) -> Path:
@@ -66,3 +69,31 @@ def read_failures(root: Path) -> dict[Path, Failure]:
         UserError: A file that is no valid failure.
     """
     return {path: _read(path, Failure) for path in sorted(root.rglob(f"*{_FAILED}"))}
+
+
+def read_invalidated(root: Path, known: Collection[str]) -> dict[str, Invalidated]:
+    """Return what a results folder's `invalidated.toml` strikes out, by id; nothing where there is no such file.
+
+    Args:
+        root: The results folder.
+        known: Ids of all its records and failures.
+
+    Raises:
+        UserError: A file that is no such list, an id that no record has, or one that is listed twice.
+    """
+    path = root / INVALIDATED
+    if not path.exists():
+        return {}
+    try:
+        rows = [Invalidated.model_validate(row) for row in tomllib.loads(path.read_text("utf-8"))["invalidated"]]
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError, ValidationError) as error:
+        first = str(error).replace("\n", " ")[:200]
+        raise UserError(f"{path} is no list of [[invalidated]] with id, by and why ({first}); mend it") from None
+    struck: dict[str, Invalidated] = {}
+    for row in rows:
+        if row.id in struck:
+            raise UserError(f'{path} lists "{row.id}" twice; keep one')
+        if row.id not in known:
+            raise UserError(f'{path}: no record or failure "{row.id}"; ids are the names of their files without .json')
+        struck[row.id] = row
+    return struck
