@@ -14,7 +14,8 @@ from benchmark.base.files import replace_file
 from benchmark.cli import main as cli_main
 from benchmark.cli import option
 from benchmark.contracts.records import Failure, Record, Score
-from benchmark.engine.board import ANCHORS, Cell, Row, Section, sections
+from benchmark.engine.board import Section, sections
+from benchmark.engine.cells import ANCHORS, Cell, Row
 from benchmark.engine.claims import Verdict, judge, read_claims
 from benchmark.engine.records import read_failures, read_records
 from benchmark.numbers.efficiency import SHARE, Needed

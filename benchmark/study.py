@@ -1,6 +1,5 @@
 """Plan and run a study: many trainings of one file, from data to board. `python -m benchmark.study run smoke`."""
 
-import itertools
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -19,12 +18,12 @@ from benchmark.contracts.plugins import Method
 from benchmark.contracts.records import Failure
 from benchmark.engine.records import write_failure
 from benchmark.engine.runs import RUN, read_finished, read_status
+from benchmark.engine.studies import STUDIES, combinations
 from benchmark.evaluate import Evaluate, evaluate
 from benchmark.generate import Generate, generate
 from benchmark.leaderboard import Leaderboard, leaderboard
 from benchmark.train import Train, train
 
-STUDIES = Path(__file__).parent / "studies"
 _ACTIONS = ("list", "show", "run", "status")
 F = TypeVar("F")
 
@@ -126,23 +125,6 @@ def _drawings(document: dict[str, Any], trains: tuple[Train, ...], root: Path, p
             floor=_form(Generate, {**common, "base": trains[0].base, "out": floor}, path),
             conds=tuple(train.cond for train in trains),
         )
-
-
-def combinations(grid: dict[str, list[Any]], path: Path) -> Iterator[dict[str, Any]]:
-    """Yield every combination of a grid's values; a key of several fields, as in "replicate seed", ties them.
-
-    Raises:
-        UserError: Values that are no lists, or not as many as their key has fields.
-    """
-    choices = []
-    for key, values in grid.items():
-        names = key.split()
-        rows = [[value] for value in values] if isinstance(values, list) and len(names) == 1 else values
-        if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == len(names) for row in rows):
-            raise UserError(f'{path}: the grid\'s "{key}" needs a list of values, or of {len(names)} values each')
-        choices.append([dict(zip(names, row, strict=True)) for row in rows])
-    for parts in itertools.product(*choices):
-        yield {name: value for part in parts for name, value in part.items()}
 
 
 def _label(chosen: dict[str, Any]) -> str:

@@ -1,13 +1,16 @@
-"""The board's curves, drawn by plotly: control over the size of the data, and over training."""
+"""The board's curves, drawn by plotly: control over what was varied and over training, its onset, and profiles."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 from plotly.colors import qualitative
 
-from benchmark.engine.board import Cell, Family, Section
+from benchmark.engine.analysis import ENOUGH, Dial, dials, dirt, together
+from benchmark.engine.board import Section
+from benchmark.engine.cells import Cell, Family
+from benchmark.numbers.profiles import profile
 
 _COLOURS = qualitative.Plotly
 _CONTROL = "normalised control"
@@ -21,19 +24,47 @@ def size_chart(section: Section) -> str | None:
     Returns:
         A piece of HTML, or None where no method was tried at two sizes.
     """
-    families = [(family, cells) for family in section.families if len(cells := _whole(family)) > 1]
-    if not families:
+    families = [(family.name, _whole(family)) for family in section.families]
+    return _control_chart("pairs", [(name, cells) for name, cells in families if len(cells) > 1], logarithmic=True)
+
+
+def dial_charts(section: Section) -> list[tuple[str, str | None]]:
+    """Return a heading and a chart of control for every setting that was turned while all else stayed."""
+    turned: dict[str, list[Dial]] = {}
+    for dial in dials(section):
+        turned.setdefault(dial.name, []).append(dial)
+    return [
+        (
+            f"Control over {name.replace('_', ' ')}",
+            _control_chart(name, [(dial.what, dial.cells) for dial in same], logarithmic=same[0].factors),
+        )
+        for name, same in turned.items()
+    ]
+
+
+def dirt_chart(section: Section) -> str | None:
+    """Return control over the share of the pairs that is dirty, a line for each kind of dirt."""
+    found = dirt(section)
+    methods = len({one.what for one in found})
+    lines = [(f"{one.what}, {one.name}" if methods > 1 else one.name, one.cells) for one in found]
+    return _control_chart("rate", lines, logarithmic=False)
+
+
+def _control_chart(across: str, lines: Sequence[tuple[str, Mapping[float, Cell]]], *, logarithmic: bool) -> str | None:
+    """Return control of cells over one of their settings: interquartile means, 95 % intervals, and every run."""
+    if not lines:
         return None
-    figure = _figure("pairs (logarithmic)", _CONTROL)
-    sizes_tried = sorted({cell.pairs for _, cells in families for cell in cells if cell.pairs})
-    figure.update_xaxes(type="log", tickvals=sizes_tried, ticktext=[f"{size:,}" for size in sizes_tried])
-    for i, (family, cells) in enumerate(families):
-        sizes = [cell.pairs for cell in cells]
-        spreads = [cell.control for cell in cells if cell.control]
-        bounds = [(s.low if s.low is not None else s.iqm, s.high if s.high is not None else s.iqm) for s in spreads]
-        _line(figure, _name(family), i, sizes, [s.iqm for s in spreads], bounds)
-        points = [(cell.pairs, value) for cell in cells if cell.control for value in cell.control.values]
-        xs, ys = zip(*points, strict=True)
+    figure = _figure(f"{across} (logarithmic)" if logarithmic else across, _CONTROL)
+    tried = sorted({at for _, cells in lines for at in cells})
+    if logarithmic:
+        figure.update_xaxes(type="log", tickvals=tried, ticktext=[f"{at:,.10g}" for at in tried])
+    for i, (name, cells) in enumerate(lines):
+        spreads = {at: cell.control for at, cell in cells.items() if cell.control}
+        bounds = [
+            (s.low if s.low is not None else s.iqm, s.high if s.high is not None else s.iqm) for s in spreads.values()
+        ]
+        _line(figure, name, i, list(spreads), [s.iqm for s in spreads.values()], bounds)
+        xs, ys = zip(*[(at, value) for at, s in spreads.items() for value in s.values], strict=True)
         marker = {"color": _colour(i), "size": 6, "opacity": 0.5}
         figure.add_scatter(x=xs, y=ys, mode="markers", marker=marker, showlegend=False, hoverinfo="x+y")
     return _html(figure)
@@ -45,27 +76,71 @@ def training_chart(section: Section) -> str | None:
     Returns:
         A piece of HTML, or None where no run was probed.
     """
-    cells = sorted(section.cells, key=lambda cell: (cell.rows[0].record.method, cell.pairs or 0))
-    curves = [(cell, curve) for cell in cells if (curve := _curve(cell, section))]
+    curves = [(cell, curve) for cell in _ordered(section) if (curve := _curve(cell, section))]
     if not curves:
         return None
     figure = _figure("updates", f"{_CONTROL} of the probe")
     for i, (cell, curve) in enumerate(curves):
         values = [np.asarray(curve[step]) for step in sorted(curve)]
         bounds = [(float(v.min()), float(v.max())) for v in values]
-        name = f"{cell.rows[0].record.method}, {cell.pairs} pairs"
-        _line(figure, name, i, sorted(curve), [float(v.mean()) for v in values], bounds)
+        _line(figure, cell.name, i, sorted(curve), [float(v.mean()) for v in values], bounds)
     return _html(figure)
 
 
-def _whole(family: Family) -> list[Cell]:
-    return [cell for cell in family.cells if cell.pairs and cell.control and not cell.single_pass]
+def onset_chart(section: Section) -> str | None:
+    """Return the share of runs in which control has begun, over training, with its 95 % Wilson interval.
+
+    A run in which it never began is censored at the end: its line does not reach 1.
+
+    Returns:
+        A piece of HTML, or None where no three probed runs differ in their seeds alone.
+    """
+    cells = [cell for cell in _ordered(section) if len(cell.rows) >= ENOUGH and all(row.probes for row in cell.rows)]
+    if not cells:
+        return None
+    figure = _figure("updates", "share of runs that follow")
+    for i, cell in enumerate(cells):
+        found, last = cell.onsets, cell.training["recipe"]["steps"]
+        reached = [*found.begun, *found.begun[-1:]]
+        edges = [0, *found.steps, *([last] if reached else [])]
+        shares = [0.0, *(one.count / one.total for one in reached)]
+        bounds = [(0.0, 0.0), *((one.low, one.high) for one in reached)]
+        _line(figure, f"{cell.name}, median {found.median or 'beyond'}", i, edges, shares, bounds, stepped=True)
+    return _html(figure)
 
 
-def _name(family: Family) -> str:
-    first = family.cells[0].rows[0]
-    dirt = ", ".join(first.training.get("corrupt", []))
-    return f"{first.record.method}{f', {dirt}' if dirt else ''}, {first.training['recipe']['steps']} updates"
+def profile_chart(sections: Iterable[Section]) -> str | None:
+    """Return the share of runs above each level of control, the mean over sections, with its 95 % band."""
+    recipes = together(sections)
+    if not recipes:
+        return None
+    figure = _figure(_CONTROL, "share of runs above")
+    levels = np.linspace(0, max(1.0, *(recipe.control.values[0] for recipe in recipes)), 101)
+    for i, recipe in enumerate(recipes):
+        found = profile(recipe.tasks, levels)
+        bounds = list(zip(found.low.tolist(), found.high.tolist(), strict=True))
+        _line(figure, recipe.name, i, levels.tolist(), found.shares.tolist(), bounds, stepped=True)
+    return _html(figure)
+
+
+def charts(section: Section) -> list[tuple[str, str]]:
+    """Return a heading and a piece of HTML for every chart that a section has runs for."""
+    drawn = [
+        ("Control over the number of pairs", size_chart(section)),
+        *dial_charts(section),
+        ("Control over dirt", dirt_chart(section)),
+        ("Control over training", training_chart(section)),
+        ("When control began", onset_chart(section)),
+    ]
+    return [(heading, chart) for heading, chart in drawn if chart]
+
+
+def _whole(family: Family) -> dict[float, Cell]:
+    return {cell.pairs: cell for cell in family.cells if cell.pairs and cell.control and not cell.single_pass}
+
+
+def _ordered(section: Section) -> list[Cell]:
+    return sorted(section.cells, key=lambda cell: (cell.method, cell.pairs or 0))
 
 
 def _curve(cell: Cell, section: Section) -> Mapping[int, list[float]]:
@@ -73,7 +148,7 @@ def _curve(cell: Cell, section: Section) -> Mapping[int, list[float]]:
     curve: dict[int, list[float]] = {}
     for row in cell.rows:
         for probe in row.probes:
-            value = probe["probe"].get(f"{section.rows[0].headline}.normalised")
+            value = probe["probe"].get(f"{section.first.headline}.normalised")
             if value is not None:
                 curve.setdefault(int(probe["step"]), []).append(float(value))
     return {step: values for step, values in curve.items() if len(values) == len(cell.rows)}
@@ -97,15 +172,26 @@ def _figure(across: str, up: str) -> go.Figure:
 
 
 def _line(
-    figure: go.Figure, name: str, i: int, xs: Sequence[Any], ys: Sequence[float], bounds: Sequence[tuple[float, float]]
+    figure: go.Figure,
+    name: str,
+    i: int,
+    xs: Sequence[Any],
+    ys: Sequence[float],
+    bounds: Sequence[tuple[float, float]],
+    *,
+    stepped: bool = False,
 ) -> None:
     """Add a line and its band; both answer to one entry of the legend."""
+    if stepped:  # the band too: each value holds until the next
+        xs = [x for pair in zip(xs, [*xs[1:], xs[-1]], strict=True) for x in pair]
+        ys, bounds = [y for y in ys for _ in range(2)], [ends for ends in bounds for _ in range(2)]
     around = [*xs, *reversed(xs)]
     band = [*(high for _, high in bounds), *(low for low, _ in reversed(bounds))]
     common = {"legendgroup": str(i), "name": _text(name)}
     hidden = {"hoverinfo": "skip", "showlegend": False, "mode": "lines", "line": {"width": 0}}
     figure.add_scatter(x=around, y=band, fill="toself", fillcolor=_colour(i), opacity=0.2, **hidden, **common)
-    figure.add_scatter(x=list(xs), y=list(ys), mode="lines+markers", line={"color": _colour(i)}, **common)
+    mode = "lines" if stepped else "lines+markers"
+    figure.add_scatter(x=list(xs), y=list(ys), mode=mode, line={"color": _colour(i)}, **common)
 
 
 def _colour(i: int) -> str:

@@ -7,7 +7,9 @@ import pandas as pd
 
 from benchmark.base.files import sha256
 from benchmark.contracts.records import Failure, Score
-from benchmark.engine.board import ANCHORS, Row, Section, epochs, first_of, identity_of, seed_of
+from benchmark.engine.board import Section
+from benchmark.engine.cells import ANCHORS, Row
+from benchmark.engine.trainings import epochs, first_of, identity_of, seed_of
 
 _RECIPE = ("batch", "learning_rate", "empty_prompt_rate", "mixed_precision")
 

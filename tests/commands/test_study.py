@@ -10,7 +10,8 @@ from benchmark.contracts.plugins import Method
 from benchmark.engine.board import sections
 from benchmark.engine.imagesets import PROMPTS
 from benchmark.engine.records import read_failures, read_records
-from benchmark.study import STUDIES, combinations, main, read_design
+from benchmark.engine.studies import STUDIES, combinations
+from benchmark.study import main, read_design
 from benchmark.train import named_seeds
 
 TINY = """

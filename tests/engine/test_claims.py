@@ -9,8 +9,8 @@ from scipy import stats
 
 from benchmark.base.errors import UserError
 from benchmark.engine.claims import Claim, holm, judge, read_claims
+from benchmark.engine.studies import STUDIES
 from benchmark.leaderboard import CLAIMS
-from benchmark.study import STUDIES
 
 
 def run(control: float, seed: int = 0, **columns: Any) -> dict[str, Any]:

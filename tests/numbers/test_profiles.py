@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmark.numbers.profiles import profile
+from benchmark.numbers.profiles import over_tasks, profile
 
 LEVELS = np.linspace(0, 1, 21)
 
@@ -30,3 +30,15 @@ def test_the_band_is_a_bootstrap_within_each_task() -> None:
     assert np.abs(found.low - low).mean() < 0.01
     assert np.abs(found.high - high).mean() < 0.01
     assert (np.diff(found.shares) <= 0).all()
+
+
+def test_the_mean_over_tasks_is_scipys_trimmed_mean_and_a_bootstrap_within_each() -> None:
+    generator = np.random.default_rng(4)
+    tasks = [generator.normal(centre, 0.1, 4) for centre in (0.2, 0.5, 0.8)]
+    found = over_tasks([task.tolist() for task in tasks])
+    assert found.iqm == pytest.approx(stats.trim_mean(np.concatenate(tasks), 0.25))
+    drawn = np.concatenate([generator.choice(task, (4000, 4)) for task in tasks], axis=1)
+    expected = np.quantile(stats.trim_mean(drawn, 0.25, axis=1), (0.025, 0.975))
+    assert (found.low, found.high) == pytest.approx(tuple(expected), abs=0.01)
+    assert found.high is not None
+    assert found.high - found.iqm < 0.15  # drawn from all tasks at once, the tasks' own distance would be an error

@@ -1,0 +1,53 @@
+"""What a recorded training says of itself: its seeds, its epochs, and what it shares with others."""
+
+from typing import Any
+
+from benchmark.base.files import canonical_json
+
+
+def seed_of(training: dict[str, Any]) -> str:
+    """Return the seed that set all others, or the names of those that differ."""
+    seeds = training.get("recipe", {}).get("seeds", {})
+    values = sorted(set(seeds.values()))
+    return str(values[0]) if len(values) == 1 else ", ".join(f"{name} {value}" for name, value in seeds.items())
+
+
+def epochs(training: dict[str, Any]) -> float | None:
+    """Return images seen over images there are; None of a released ControlNet."""
+    if not training:
+        return None
+    recipe = training["recipe"]
+    return float(recipe["steps"] * recipe["batch"] / training["num_samples"])
+
+
+def first_of(training: dict[str, Any]) -> dict[str, Any]:
+    """Return a training, or the first of several whose runs steer together."""
+    first: dict[str, Any] = training["parts"][0] if "parts" in training else training
+    return first
+
+
+def recipe_of(training: dict[str, Any], method: str, but: tuple[str, ...] = ()) -> bytes:
+    """Return what two trainings share that differ in seeds, the draw of their data, and fields named, alone."""
+    if "parts" in training:
+        return b"+".join(recipe_of(part, method, but) for part in training["parts"])
+    recipe = {key: value for key, value in training["recipe"].items() if key not in ("seeds", *but)}
+    whole = {"method": method, **training, "recipe": recipe}
+    return canonical_json({key: whole[key] for key in whole if key not in ("name", "step", "replicate", *but)})
+
+
+def family_of(training: dict[str, Any], method: str) -> bytes:
+    """Return all that decides the weights but the seeds and the data's number and draw."""
+    return recipe_of(training, method, but=("num_samples",))
+
+
+def identity_of(training: dict[str, Any]) -> bytes:
+    """Return all that decides the weights: two trainings that share it are one, whatever their folders were called."""
+    if "parts" in training:
+        return b"+".join(map(identity_of, training["parts"]))
+    return canonical_json({key: value for key, value in training.items() if key != "name"})
+
+
+def draw_of(training: dict[str, Any]) -> str:
+    """Return seeds and draw of the data: all that trainings of one recipe differ in."""
+    parts = training.get("parts", [training])
+    return "; ".join(f"{seed_of(part)}, draw {part.get('replicate', 0)}" for part in parts)
