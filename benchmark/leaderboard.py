@@ -2,9 +2,10 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import jinja2
 
@@ -14,12 +15,17 @@ from benchmark.base.files import replace_file
 from benchmark.cli import main as cli_main
 from benchmark.cli import option
 from benchmark.contracts.records import Failure, Record, Score
-from benchmark.engine.board import Section, sections
+from benchmark.engine.analysis import Dial, comparisons, dials, dirt, together
+from benchmark.engine.board import Section, counted, sections
 from benchmark.engine.cells import ANCHORS, Cell, Row
 from benchmark.engine.claims import Verdict, judge, read_claims
-from benchmark.engine.records import read_failures, read_records
+from benchmark.engine.pages import DatasetPage, StudyPage, dataset_pages, study_pages
+from benchmark.engine.records import read_failures, read_invalidated, read_records
+from benchmark.engine.studies import read_studies
 from benchmark.numbers.efficiency import SHARE, Needed
+from benchmark.numbers.improvement import Improvement
 from benchmark.numbers.seeds import ONSET, Share, Spread
+from benchmark.numbers.sensitivity import Region
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,8 +82,41 @@ def shown_changes(cell: Cell) -> str:
 
 
 def shown_onsets(cell: Cell) -> str:
-    """Return when control began: ``200, 300 (2 of 3)``."""
-    return f"{', '.join(map(str, cell.onsets)) or 'never'} ({len(cell.onsets)} of {len(cell.rows)})"
+    """Return when control began in each run: ``200, 300 (2 of 3)``."""
+    began = sorted(row.onset for row in cell.rows if row.onset is not None)
+    return f"{', '.join(map(str, began)) or 'never'} ({len(began)} of {cell.failures.total})"
+
+
+def shown_worst(over_seeds: Spread | None) -> str:
+    """Return the worst run as ``0.531``, or a dash."""
+    return f"{over_seeds.worst:.3f}" if over_seeds else "-"
+
+
+def shown_improvement(found: Improvement) -> str:
+    """Return how often one side beats the other: ``0.89 [0.56, 1.00]``."""
+    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+
+
+def shown_values(cells: Mapping[float, Cell]) -> str:
+    """Return the values of a setting that were tried, with their runs: ``0.0001 (3), 0.001 (3)``."""
+    return ", ".join(f"{value:g} ({cell.failures.total})" for value, cell in cells.items())
+
+
+def shown_end(found: Region | None, end: Literal["start", "end"]) -> str:
+    """Return an end of a region, ``0.00033``, or ``0.001 or beyond`` where it is the last value tried."""
+    if found is None:
+        return "-"
+    is_open = found.open_below if end == "start" else found.open_above
+    return f"{getattr(found, end):.2g}{' or beyond' if is_open else ''}"
+
+
+def shown_width(dial: Dial) -> str:
+    """Return the width of a region: ``a factor of 12 [8.1, 15]``, ``at least 0.4 [0.3, 0.5]``, or a dash."""
+    found = dial.region
+    if found is None:
+        return "-"
+    least, unit = "at least " if found.open_below or found.open_above else "", "a factor of " if dial.factors else ""
+    return f"{least}{unit}{found.width:.2g} [{found.low:.2g}, {found.high:.2g}]"
 
 
 def shown_failures(failures: Share) -> str:
@@ -85,65 +124,97 @@ def shown_failures(failures: Share) -> str:
     return f"{failures.count} of {failures.total} [{failures.low:.2f}, {failures.high:.2f}]"
 
 
-def shown_pairs(row: Row) -> str:
-    """Return how many pairs a run was trained on, and what was done to them on purpose."""
-    dirt = ", ".join(row.training.get("corrupt", []))
-    return f"{row.training.get('num_samples', '-')}{f' ({dirt})' if dirt else ''}"
+def shown_pairs(runs: Row | Cell) -> str:
+    """Return how many pairs were trained on, and what was done to them on purpose."""
+    dirt = ", ".join(runs.training.get("corrupt", []))
+    return f"{runs.training.get('num_samples', '-')}{f' ({dirt})' if dirt else ''}"
 
 
-def shown_epochs(row: Row) -> str:
+def shown_updates(runs: Row | Cell) -> str:
+    """Return the updates of a training, or a dash for a released ControlNet."""
+    return str(runs.training["recipe"]["steps"]) if runs.training else "-"
+
+
+def shown_epochs(runs: Row | Cell) -> str:
     """Return images seen over images there are, with less than one called by its name."""
-    if row.epochs is None:
+    if runs.epochs is None:
         return "-"
-    return f"{row.epochs:.2f}{' (single pass)' if row.epochs < 1 else ''}"
+    return f"{runs.epochs:.2f}{' (single pass)' if runs.epochs < 1 else ''}"
+
+
+def one_line(text: str) -> str:
+    """Return a text without line breaks."""
+    return " ".join(text.split())
+
+
+def trained_by(record: Record) -> list[str]:
+    """Return the commands of the runs behind a record; none of a released ControlNet."""
+    provenance = record.environment.get("training") or {}
+    return [part["command"] for part in provenance.get("parts", [provenance]) if "command" in part]
 
 
 @dataclass(frozen=True)
 class Board:
-    """What is shown: records that may be compared, and what they say of the claims."""
+    """What is shown: records that may be compared, what they say of the claims, and the pages besides each run's."""
 
     sections: list[Section]
     table: "pd.DataFrame"
     verdicts: list[Verdict]
+    studies: list[StudyPage]
+    datasets: list[DatasetPage]
 
 
 def markdown(board: Board) -> str:
     """Return the board as Markdown, one table for each comparability key."""
-    return _environment().get_template("board.md").render(board=board, anchors=ANCHORS)
+    return _environment().get_template("board.md").render(board=board)
 
 
 def _environment() -> jinja2.Environment:
-    from benchmark.engine.charts import size_chart, training_chart
+    from benchmark.engine.charts import charts, profile_chart
 
     loader = jinja2.FileSystemLoader(_TEMPLATES)
     escaped = jinja2.select_autoescape(enabled_extensions=("html",))
     environment = jinja2.Environment(
         loader=loader, autoescape=escaped, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    numbers = (shown, shown_alone, shown_spread, shown_failures, shown_pairs, shown_epochs, shown_needed, shown_changes)
-    helpers = (*numbers, shown_onsets, size_chart, training_chart)
-    environment.globals |= {helper.__name__: helper for helper in helpers} | {"onset": ONSET, "share": SHARE}
+    numbers = (shown, shown_alone, shown_spread, shown_worst, shown_failures, shown_needed, shown_changes, shown_onsets)
+    settings = (shown_pairs, shown_updates, shown_epochs, shown_values, shown_end, shown_width, shown_improvement)
+    helpers = (*numbers, *settings, one_line, trained_by, charts, profile_chart, comparisons, dials, dirt, together)
+    environment.globals |= {helper.__name__: helper for helper in helpers}
+    environment.globals |= {"onset": ONSET, "share": SHARE, "anchors": ANCHORS}
     return environment
 
 
 def write_site(board: Board, folder: Path) -> None:
-    """Write a page for each record, the pictures, and last of all `index.html`; opens from disk without a network."""
+    """Write a page for each record, dataset and study, and last of all `index.html`; opens from disk, offline."""
     environment = _environment()
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
-    page = environment.get_template("record.html")
-    for section in board.sections:
-        for row in section.rows:
-            strip = row.path.with_suffix(".webp")
-            if strip.exists():
-                shutil.copyfile(strip, folder / "pictures" / strip.name)
-            text = row.record.model_dump_json(indent=2)
-            # Not forced to disk one by one: ten thousand pages would take a minute, and can be made again.
-            (folder / f"{row.record.evaluation_id}.html").write_text(
-                page.render(row=row, anchors=ANCHORS, text=text), "utf-8"
-            )
+    for dataset in board.datasets:
+        for section in dataset.sections:
+            _write_records(environment, section, dataset, board.studies, folder)
+    pages = [("dataset", dataset) for dataset in board.datasets] + [("study", study) for study in board.studies]
+    for kind, page in pages:
+        html = environment.get_template(f"{kind}.html").render({kind: page})
+        replace_file(folder / page.page, html.encode())
     _write_scripts(folder)
-    index = environment.get_template("index.html").render(board=board, anchors=ANCHORS)
+    index = environment.get_template("index.html").render(board=board)
     replace_file(folder / "index.html", index.encode())
+
+
+def _write_records(
+    environment: jinja2.Environment, section: Section, dataset: DatasetPage, studies: list[StudyPage], folder: Path
+) -> None:
+    page = environment.get_template("record.html")
+    rows = [(row, None) for row in section.rows] + [(aside.row, aside.why) for aside in section.aside]
+    for row, why in rows:
+        strip, name = row.path.with_suffix(".webp"), row.record.evaluation_id
+        if strip.exists():
+            shutil.copyfile(strip, folder / "pictures" / strip.name)
+        text = row.record.model_dump_json(indent=2)
+        its = [study for study in studies if name in study.ids]
+        html = page.render(row=row, why=why, text=text, dataset=dataset, studies=its)
+        # Not forced to disk one by one: ten thousand pages would take a minute, and can be made again.
+        (folder / f"{name}.html").write_text(html, "utf-8")
 
 
 def _write_scripts(folder: Path) -> None:
@@ -173,7 +244,7 @@ def leaderboard(form: Leaderboard) -> bool:
         raise UserError(
             f"{form.results} holds no record; make one with python -m benchmark.evaluate --results {form.results}"
         )
-    board = _board(records, list(read_failures(form.results).values()))
+    board = _board(records, list(read_failures(form.results).values()), form.results)
     text, path = markdown(board).encode(), form.results / "README.md"
     current = path.exists() and path.read_bytes() == text
     if form.check:
@@ -186,12 +257,17 @@ def leaderboard(form: Leaderboard) -> bool:
     return current
 
 
-def _board(records: dict[Path, Record], failures: list[Failure]) -> Board:
+def _board(records: dict[Path, Record], failures: list[Failure], results: Path) -> Board:
     from benchmark.engine.frame import frame
 
-    made = sections(records, failures)
-    table = frame(made, failures)
-    return Board(made, table, judge(read_claims(CLAIMS), table))
+    ids = {record.evaluation_id for record in records.values()} | {failure.failure_id for failure in failures}
+    invalidated = read_invalidated(results, ids)
+    counting = counted(failures, invalidated)
+    made = sections(records, counting, invalidated)
+    table = frame(made, counting)
+    verdicts = judge(read_claims(CLAIMS), table)
+    studies = study_pages(read_studies(), records, counting, invalidated, verdicts)
+    return Board(made, table, verdicts, studies, dataset_pages(made, studies))
 
 
 def _run(form: Leaderboard) -> int:

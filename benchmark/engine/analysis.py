@@ -65,7 +65,7 @@ def comparisons(section: Section) -> list[Comparison]:
 
     Only cells of at least three runs are compared; of sizes, only those that saw all their pairs.
     """
-    sides = [*_methods(section.families), *(pair for family in section.families for pair in _sizes(family))]
+    sides = [*_methods(section), *(pair for family in section.families for pair in _sizes(section, family))]
     made = [(mine, other, improvement(a, b)) for (mine, a), (other, b) in sides]
     adjusted = holm([found.p for _, _, found in made])
     return [Comparison(*three, p) for three, p in zip(made, adjusted, strict=True) if p is not None]
@@ -74,18 +74,18 @@ def comparisons(section: Section) -> list[Comparison]:
 _Side = tuple[str, tuple[float, ...]]
 
 
-def _methods(families: Iterable[Family]) -> list[tuple[_Side, _Side]]:
+def _methods(section: Section) -> list[tuple[_Side, _Side]]:
     alike: dict[bytes, list[_Side]] = defaultdict(list)
-    for family in families:
+    for family in section.families:
         cell = family.budget
         if cell.trained and (values := _enough(cell)):
-            alike[recipe_of(cell.trained, "", but=("method", "num_samples"))].append((cell.name, values))
+            alike[recipe_of(cell.trained, "", but=("method", "num_samples"))].append((section.name(cell), values))
     return [pair for sides in alike.values() for pair in combinations(sides, 2)]
 
 
-def _sizes(family: Family) -> list[tuple[_Side, _Side]]:
+def _sizes(section: Section, family: Family) -> list[tuple[_Side, _Side]]:
     whole = [(cell, values) for cell in family.cells if not cell.single_pass and (values := _enough(cell))]
-    sides = [(cell.name, values) for cell, values in whole]
+    sides = [(section.name(cell), values) for cell, values in whole]
     return [(more, less) for less, more in pairwise(sides)]
 
 
@@ -177,6 +177,6 @@ def together(sections: Iterable[Section]) -> list[Together]:
         for cell in section.cells:
             if cell.trained and (values := _enough(cell)):
                 key = recipe_of(cell.trained, cell.method, but=("condition",))
-                found.setdefault(key, (cell.name, []))[1].append(values)
+                found.setdefault(key, (section.name(cell), []))[1].append(values)
     made = [Together(name, tuple(tasks)) for name, tasks in found.values() if len(tasks) == len(board)]
     return sorted(made, key=lambda one: -one.control.iqm)

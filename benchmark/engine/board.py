@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -51,7 +52,22 @@ class Section:
         """The best row, or one set aside where there is no other: what it says of samples and anchors holds for all."""
         return (*self.rows, *(aside.row for aside in self.aside))[0]
 
-    @property
+    def name(self, cell: Cell, *, sized: bool = True) -> str:
+        """Return what tells a cell from the others here, in words; sized: with its number of pairs."""
+        recipe = cell.training.get("recipe", {})
+        words = [cell.method, *cell.training.get("corrupt", [])]
+        words += [f"{cell.pairs} pairs"] if sized and cell.pairs else []
+        words += [f"{recipe['steps']} updates"] if recipe else []
+        return ", ".join([*words, *(f"{field} {recipe[field]}" for field in self._varied if field in recipe)])
+
+    @cached_property
+    def _varied(self) -> list[str]:
+        """Fields of the recipe, but for its updates and seeds, that not all cells share."""
+        recipes = [cell.training["recipe"] for cell in self.cells if cell.training]
+        fields = sorted({field for recipe in recipes for field in recipe} - {"steps", "seeds"})
+        return [field for field in fields if len({str(recipe.get(field)) for recipe in recipes}) > 1]
+
+    @cached_property
     def cells(self) -> list[Cell]:
         """The rows by recipe, in the order of their best, then recipes of which no run ended with weights."""
         rows, diverged = (defaultdict[bytes, list[Any]](list) for _ in range(2))
@@ -61,7 +77,7 @@ class Section:
             diverged[recipe_of(failure.training, failure.method)].append(failure)
         return [Cell(tuple(rows[recipe]), tuple(diverged[recipe])) for recipe in dict.fromkeys([*rows, *diverged])]
 
-    @property
+    @cached_property
     def families(self) -> list[Family]:
         """The cells by recipe but for the number of pairs, best normalised control first, with rank groups."""
         kinds: dict[bytes, list[Cell]] = {}

@@ -123,13 +123,6 @@ class Cell:
         return self.rows[0].record.method if self.rows else self.diverged[0].method
 
     @property
-    def name(self) -> str:
-        """Method, dirt, number of pairs and updates, in words."""
-        words = [self.method, *self.training.get("corrupt", [])]
-        words += [f"{self.pairs} pairs", f"{self.training['recipe']['steps']} updates"] if self.training else []
-        return ", ".join(words)
-
-    @property
     def family(self) -> bytes:
         """All that decides the weights but the seeds and the data's number and draw."""
         return family_of(self.trained, self.method) if self.trained else self.rows[0].recipe

@@ -24,7 +24,7 @@ def size_chart(section: Section) -> str | None:
     Returns:
         A piece of HTML, or None where no method was tried at two sizes.
     """
-    families = [(family.name, _whole(family)) for family in section.families]
+    families = [(section.name(family.cells[0], sized=False), _whole(family)) for family in section.families]
     return _control_chart("pairs", [(name, cells) for name, cells in families if len(cells) > 1], logarithmic=True)
 
 
@@ -83,7 +83,7 @@ def training_chart(section: Section) -> str | None:
     for i, (cell, curve) in enumerate(curves):
         values = [np.asarray(curve[step]) for step in sorted(curve)]
         bounds = [(float(v.min()), float(v.max())) for v in values]
-        _line(figure, cell.name, i, sorted(curve), [float(v.mean()) for v in values], bounds)
+        _line(figure, section.name(cell), i, sorted(curve), [float(v.mean()) for v in values], bounds)
     return _html(figure)
 
 
@@ -105,7 +105,9 @@ def onset_chart(section: Section) -> str | None:
         edges = [0, *found.steps, *([last] if reached else [])]
         shares = [0.0, *(one.count / one.total for one in reached)]
         bounds = [(0.0, 0.0), *((one.low, one.high) for one in reached)]
-        _line(figure, f"{cell.name}, median {found.median or 'beyond'}", i, edges, shares, bounds, stepped=True)
+        _line(
+            figure, f"{section.name(cell)}, median {found.median or 'beyond'}", i, edges, shares, bounds, stepped=True
+        )
     return _html(figure)
 
 

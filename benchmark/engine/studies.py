@@ -6,6 +6,7 @@ import shlex
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,27 +48,33 @@ class StudyFile:
         return shlex.join(["python", "-m", "benchmark.build", *words])
 
     def holds(self, kept: Record | Failure) -> bool:
-        """Whether a record or a failure is of the study, in whatever folder it ran."""
-        if kept.training is None or (isinstance(kept, Record) and not self._draws(kept)):
+        """Whether a record or a failure is of the study, in whatever folder it ran; one that does not say is not."""
+        training, provenance = kept.training, kept.environment
+        if isinstance(kept, Record):
+            provenance = provenance.get("training") or {}
+        if not training or (isinstance(kept, Record) and not self._draws(kept)):
             return False
-        provenance = kept.environment["training"] if isinstance(kept, Record) else kept.environment
-        parts, made_by = kept.training.get("parts", [kept.training]), provenance.get("parts", [provenance])
-        return all(self._trains(part, by["command"]) for part, by in zip(parts, made_by, strict=True))
+        parts, made_by = training.get("parts", [training]), provenance.get("parts", [provenance])
+        return all(self._trains(part, by.get("command")) for part, by in zip(parts, made_by, strict=True))
 
     def _draws(self, record: Record) -> bool:
-        said = {"prompts": record.generation["prompts"], "limit": record.dataset["n"], **record.generation["sampling"]}
-        return any(all(said[name] == value for name, value in drawing.items()) for drawing in self.drawings)
+        generation = record.generation
+        said = {"prompts": generation["prompts"], "limit": record.dataset["n"], **generation.get("sampling", {})}
+        return any(all(said.get(name) == value for name, value in drawing.items()) for drawing in self.drawings)
 
-    def _trains(self, training: dict[str, Any], command: str) -> bool:
-        source = str(self.build.get("source", "scenes")).partition(":")[0].partition(",")[0]
-        conditions = "-".join(cond.partition(",")[0] for cond in self.build["cond"])
-        if not re.fullmatch(rf"{source}-{conditions}-\d+", training["dataset"]["name"]):
+    def _trains(self, training: dict[str, Any], command: str | None) -> bool:
+        name = training.get("dataset", {}).get("name", "")
+        if command is None or not re.fullmatch(self._dataset, name):
             return False
-        given = _given(command)
-        return any(
-            _is(wanted, training, given)
-            for wanted in ({"num_samples": self.build["size"], **t} for t in self.trainings)
-        )
+        whole, given = {"num_samples": self.build["size"]}, _given(command)
+        return any(_is({**whole, **wanted}, training, given) for wanted in self.trainings)
+
+    @cached_property
+    def _dataset(self) -> str:
+        """The pattern of the names `build` gives the dataset."""
+        source = re.split("[:,]", self.build.get("source", "scenes"))[0]
+        conditions = "-".join(cond.partition(",")[0] for cond in self.build["cond"])
+        return rf"{re.escape(source)}-{conditions}-\d+"
 
 
 def _given(command: str) -> dict[str, str]:
