@@ -15,6 +15,7 @@ from benchmark.contracts.records import Failure, Record
 
 STUDIES = Path(__file__).parents[1] / "studies"
 _PLACES = {"dataset", "out", "cache"}
+_UNSAID = {"prompts": "full"}  # what `generate` takes where a study does not say
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def _read(path: Path) -> StudyFile:
     drawn = grid.pop("generate", {})
     runs = itertools.product(combinations(grid, path), combinations(document.get("together", {}), path))
     trainings = tuple({**document.get("train", {}), **chosen, **part} for chosen, part in runs)
-    drawings = tuple({**document.get("generate", {}), **chosen} for chosen in combinations(drawn, path))
+    drawings = tuple({**_UNSAID, **document.get("generate", {}), **chosen} for chosen in combinations(drawn, path))
     return StudyFile(path.stem, document.get("description", ""), document.get("build", {}), trainings, drawings)
 
 

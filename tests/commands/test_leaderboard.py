@@ -42,7 +42,7 @@ def made_up(
         evaluation_id=identity,
         comparability_key=key,
         created="2026-01-01T00:00:00+00:00",
-        dataset={"name": "made-up", "n": 100, **dataset},
+        dataset={"name": "made-up", "fingerprint": "f", "n": 100, **dataset},
         condition="seg",
         headline="miou",
         method=method,
@@ -104,7 +104,7 @@ def test_runs_that_diverged_or_never_followed_are_a_failure_rate(tmp_path: Path)
     failure = Failure(
         failure_id="f",
         created="2026-01-01T00:00:00+00:00",
-        dataset={"name": "made-up"},
+        dataset={"name": "made-up", "fingerprint": "f"},
         condition="seg",
         method="controlnet",
         base="scenes-tiny",
@@ -114,9 +114,96 @@ def test_runs_that_diverged_or_never_followed_are_a_failure_rate(tmp_path: Path)
     )
     write_failure(tmp_path, failure)
     write_failure(tmp_path, failure.model_copy(update={"failure_id": "g", "training": {**training, "num_samples": 7}}))
+    write_failure(tmp_path, failure.model_copy(update={"failure_id": "h", "training": {**training, "name": "again"}}))
     assert main(["--results", str(tmp_path)]) == 0
     for text in ((tmp_path / "README.md").read_text(), (tmp_path / "site" / "index.html").read_text()):
+        assert "1 of 1 [0.21, 1.00]" in text  # a recipe of which no run ended with weights stays on the board
+        assert "3 of 5 [0.23, 0.88]" in text  # all sizes; the training that two studies share counts once
         assert "2 of 4 [0.15, 0.85]" in text  # Wilson: (p + z^2/2n +- z sqrt(p q/n + z^2/4n^2)) / (1 + z^2/n)
+
+
+def test_a_training_under_two_names_counts_once(tmp_path: Path) -> None:
+    for name, control, seed in (("a", 0.5, 0), ("b", 0.5, 0), ("c", 0.7, 1)):
+        record = made_up(name, control, seed=seed)
+        write_record(tmp_path, record.model_copy(update={"training": {**(record.training or {}), "name": name}}))
+    assert main(["--results", str(tmp_path)]) == 0
+    board = (tmp_path / "README.md").read_text()
+    assert "| 2 | 0.600 [" in board  # two runs, whose mean is not drawn towards the one that is there twice
+    assert "- `b` is left out: the same training as a, counted once" in board
+    assert pd.read_csv(tmp_path / "leaderboard.csv")["record"].tolist() == ["c.json", "a.json"]
+
+
+def invalidate(results: Path, identity: str, why: str = "wrong maps") -> None:
+    with (results / "invalidated.toml").open("a") as file:
+        file.write(f'[[invalidated]]\nid = "{identity}"\nby = "somebody"\nwhy = "{why}"\n')
+
+
+def test_an_invalidated_record_is_struck_out_and_counts_nowhere(tmp_path: Path) -> None:
+    for name, control, seed in (("best", 0.9, 0), ("b", 0.5, 1), ("c", 0.51, 2)):
+        write_record(tmp_path, made_up(name, control, seed=seed))
+    invalidate(tmp_path, "best", "trained on test <b>images</b>")
+    assert main(["--results", str(tmp_path)]) == 0
+    board = (tmp_path / "README.md").read_text()
+    assert "0.505 [" in board
+    assert "| 1 | controlnet | init 2, noise 2 |" not in board  # seeds that agree are one number
+    assert "| 1 | controlnet | 2 | 0.510" in board
+    assert "| - | ~~controlnet~~ | 0 | ~~0.900 [0.880, 0.920]~~ |" in board
+    assert "- `best` is struck out: trained on test <b>images</b> (somebody)" in board
+    assert pd.read_csv(tmp_path / "leaderboard.csv")["normalised_control"].tolist() == [0.51, 0.5]
+    (page,) = (tmp_path / "site").glob("dataset-*.html")
+    assert '<tr class="struck">' in page.read_text()
+    assert "trained on test &lt;b&gt;images&lt;/b&gt; (somebody)" in page.read_text()
+    assert "Counted nowhere: trained on test" in (tmp_path / "site" / "best.html").read_text()
+
+
+def test_a_table_whose_records_are_all_invalidated_stays(tmp_path: Path) -> None:
+    write_record(tmp_path, made_up("a", 0.5))
+    invalidate(tmp_path, "a")
+    assert main(["--results", str(tmp_path)]) == 0
+    assert "~~0.500 [0.480, 0.520]~~" in (tmp_path / "README.md").read_text()
+
+
+def test_an_invalidated_failure_is_no_failure(tmp_path: Path) -> None:
+    write_record(tmp_path, made_up("a", 0.5))
+    training = {**(made_up("x", 0.5, seed=1).training or {})}
+    failure = Failure(
+        failure_id="gone",
+        created="2026-01-01T00:00:00+00:00",
+        dataset={"name": "made-up", "fingerprint": "f"},
+        condition="seg",
+        method="controlnet",
+        base="scenes-tiny",
+        training=training,
+        reason="the loss is nan at update 3",
+        environment={},
+    )
+    write_failure(tmp_path, failure)
+    assert main(["--results", str(tmp_path)]) == 0
+    assert "1 of 2 [" in (tmp_path / "README.md").read_text()
+    invalidate(tmp_path, "gone")
+    assert main(["--results", str(tmp_path)]) == 0
+    assert "0 of 1 [" in (tmp_path / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[[invalidated]]\nid = "zz"\nby = "x"\nwhy = "y"', 'no record or failure "zz"'),
+        ('[[invalidated]]\nid = "a"\nby = "x"\nwhy = "y"\n' * 2, 'lists "a" twice'),
+        ('[[invalidated]]\nid = "a"', "is no list of [[invalidated]]"),
+        ('id = "a"', "is no list of [[invalidated]]"),
+        ("invalidated = 3", "is no list of [[invalidated]]"),
+    ],
+)
+def test_a_list_of_invalidated_records_that_is_wrong_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, said: str
+) -> None:
+    write_record(tmp_path, made_up("a", 0.5))
+    (tmp_path / "invalidated.toml").write_text(text)
+    assert main(["--results", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert said in error
 
 
 def test_less_than_one_epoch_is_called_a_single_pass(tmp_path: Path) -> None:
