@@ -107,7 +107,7 @@ def shown_end(found: Region | None, end: Literal["start", "end"]) -> str:
     if found is None:
         return "-"
     is_open = found.open_below if end == "start" else found.open_above
-    return f"{getattr(found, end):.2g}{' or beyond' if is_open else ''}"
+    return f"{getattr(found, end):.3g}{' or beyond' if is_open else ''}"
 
 
 def shown_width(dial: Dial) -> str:
@@ -116,7 +116,7 @@ def shown_width(dial: Dial) -> str:
     if found is None:
         return "-"
     least, unit = "at least " if found.open_below or found.open_above else "", "a factor of " if dial.factors else ""
-    return f"{least}{unit}{found.width:.2g} [{found.low:.2g}, {found.high:.2g}]"
+    return f"{least}{unit}{found.width:.3g} [{found.low:.3g}, {found.high:.3g}]"
 
 
 def shown_failures(failures: Share) -> str:

@@ -7,7 +7,7 @@ from functools import partial
 from itertools import combinations, pairwise
 
 from benchmark.engine.board import Section
-from benchmark.engine.cells import Cell, Family
+from benchmark.engine.cells import Cell, Family, names
 from benchmark.engine.claims import holm
 from benchmark.engine.corruptions import parse
 from benchmark.engine.trainings import recipe_of
@@ -65,33 +65,31 @@ def comparisons(section: Section) -> list[Comparison]:
 
     Only cells of at least three runs are compared; of sizes, only those that saw all their pairs.
     """
-    sides = [*_methods(section), *(pair for family in section.families for pair in _sizes(section, family))]
-    made = [(mine, other, improvement(a, b)) for (mine, a), (other, b) in sides]
-    adjusted = holm([found.p for _, _, found in made])
-    return [Comparison(*three, p) for three, p in zip(made, adjusted, strict=True) if p is not None]
+    sides = [*_methods(section), *(pair for family in section.families for pair in _sizes(family))]
+    found = [improvement(_enough(mine), _enough(other)) for mine, other in sides]
+    adjusted = holm([one.p for one in found])
+    labels = names([cell for pair in sides for cell in pair])
+    made = zip(labels[::2], labels[1::2], found, adjusted, strict=True)
+    return [Comparison(mine, other, one, p) for mine, other, one, p in made if p is not None]
 
 
-_Side = tuple[str, tuple[float, ...]]
+def _methods(section: Section) -> list[tuple[Cell, Cell]]:
+    alike: dict[bytes, list[Cell]] = defaultdict(list)
+    for cell in (family.budget for family in section.families):
+        if cell.trained and _enough(cell):
+            alike[recipe_of(cell.trained, "", but=("method",))].append(cell)
+    return [pair for cells in alike.values() for pair in combinations(cells, 2)]
 
 
-def _methods(section: Section) -> list[tuple[_Side, _Side]]:
-    alike: dict[bytes, list[_Side]] = defaultdict(list)
-    for family in section.families:
-        cell = family.budget
-        if cell.trained and (values := _enough(cell)):
-            alike[recipe_of(cell.trained, "", but=("method", "num_samples"))].append((section.name(cell), values))
-    return [pair for sides in alike.values() for pair in combinations(sides, 2)]
+def _sizes(family: Family) -> list[tuple[Cell, Cell]]:
+    whole = [cell for cell in family.cells if not cell.single_pass and _enough(cell)]
+    return [(more, less) for less, more in pairwise(whole)]
 
 
-def _sizes(section: Section, family: Family) -> list[tuple[_Side, _Side]]:
-    whole = [(cell, values) for cell in family.cells if not cell.single_pass and (values := _enough(cell))]
-    sides = [(section.name(cell), values) for cell, values in whole]
-    return [(more, less) for less, more in pairwise(sides)]
-
-
-def _enough(cell: Cell) -> tuple[float, ...] | None:
+def _enough(cell: Cell) -> tuple[float, ...]:
+    """Return normalised control of a cell's runs; nothing where they are too few."""
     control = cell.control
-    return control.values if control and len(control.values) >= ENOUGH else None
+    return control.values if control and len(control.values) >= ENOUGH else ()
 
 
 def dials(section: Section) -> list[Dial]:
@@ -116,8 +114,9 @@ def _but(name: str, cell: Cell) -> bytes:
     return recipe_of(cell.trained, cell.method, but=("batch", "steps")) + b"%d" % (recipe["batch"] * recipe["steps"])
 
 
-def _setting(name: str, cell: Cell) -> float:
-    return float(cell.training["recipe"][name])
+def _setting(name: str, cell: Cell) -> float | None:
+    value = cell.training["recipe"].get(name)
+    return None if value is None else float(value)
 
 
 def dirt(section: Section) -> list[Dirt]:
@@ -172,11 +171,12 @@ class Together:
 def together(sections: Iterable[Section]) -> list[Together]:
     """Return the recipes that every one of the sections has enough runs of; best first."""
     board = list(sections)
-    found: dict[bytes, tuple[str, list[tuple[float, ...]]]] = {}
+    found: dict[bytes, list[Cell]] = defaultdict(list)
     for section in board:
         for cell in section.cells:
-            if cell.trained and (values := _enough(cell)):
-                key = recipe_of(cell.trained, cell.method, but=("condition",))
-                found.setdefault(key, (section.name(cell), []))[1].append(values)
-    made = [Together(name, tuple(tasks)) for name, tasks in found.values() if len(tasks) == len(board)]
+            if cell.trained and _enough(cell):
+                found[recipe_of(cell.trained, cell.method, but=("condition",))].append(cell)
+    whole = [cells for cells in found.values() if len(cells) == len(board)]
+    labels = names([cells[0] for cells in whole])
+    made = [Together(label, tuple(map(_enough, cells))) for label, cells in zip(labels, whole, strict=True)]
     return sorted(made, key=lambda one: -one.control.iqm)

@@ -52,21 +52,6 @@ class Section:
         """The best row, or one set aside where there is no other: what it says of samples and anchors holds for all."""
         return (*self.rows, *(aside.row for aside in self.aside))[0]
 
-    def name(self, cell: Cell, *, sized: bool = True) -> str:
-        """Return what tells a cell from the others here, in words; sized: with its number of pairs."""
-        recipe = cell.training.get("recipe", {})
-        words = [cell.method, *cell.training.get("corrupt", [])]
-        words += [f"{cell.pairs} pairs"] if sized and cell.pairs else []
-        words += [f"{recipe['steps']} updates"] if recipe else []
-        return ", ".join([*words, *(f"{field} {recipe[field]}" for field in self._varied if field in recipe)])
-
-    @cached_property
-    def _varied(self) -> list[str]:
-        """Fields of the recipe, but for its updates and seeds, that not all cells share."""
-        recipes = [cell.training["recipe"] for cell in self.cells if cell.training]
-        fields = sorted({field for recipe in recipes for field in recipe} - {"steps", "seeds"})
-        return [field for field in fields if len({str(recipe.get(field)) for recipe in recipes}) > 1]
-
     @cached_property
     def cells(self) -> list[Cell]:
         """The rows by recipe, in the order of their best, then recipes of which no run ended with weights."""
@@ -92,7 +77,7 @@ class Section:
 
 def counted(failures: Iterable[Failure], invalidated: Mapping[str, Invalidated]) -> list[Failure]:
     """Return the failures that were not invalidated, one of each training."""
-    return list({identity_of(f.training): f for f in failures if f.failure_id not in invalidated}.values())
+    return list({identity_of(f.training, f.method): f for f in failures if f.failure_id not in invalidated}.values())
 
 
 def sections(
@@ -149,7 +134,7 @@ def _counted(
         if record.evaluation_id in invalidated:
             aside.append(Aside(row, invalidated[record.evaluation_id].text, struck=True))
             continue
-        identity = identity_of(record.training) if record.training else record.evaluation_id.encode()
+        identity = identity_of(record.training, record.method) if record.training else record.evaluation_id.encode()
         _, first = kept.setdefault(identity, (path, record))
         if first is not record:
             aside.append(Aside(row, f"the same training as {first.evaluation_id[:8]}, counted once"))

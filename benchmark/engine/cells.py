@@ -1,6 +1,7 @@
 """What a board is made of: a record, runs that differ in their seeds alone, and what such runs say at several sizes."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -202,3 +203,19 @@ class Family:
         """Images needed for a share of the best, from the cells that saw all their pairs."""
         known = {c.pairs: c.control.values for c in self.cells if c.pairs and c.control and not c.single_pass}
         return needed(known) if known else None
+
+
+def names(cells: Sequence[Cell], *, sized: bool = True) -> list[str]:
+    """Return what tells cells from each other, in words: the method, the dirt, and of the recipe what not all share."""
+    recipes = [cell.training.get("recipe", {}) for cell in cells]
+    fields = sorted({field for recipe in recipes for field in recipe} - {"steps", "seeds"})
+    varied = [field for field in fields if len({str(recipe.get(field)) for recipe in recipes if recipe}) > 1]
+    return [_name(cell, varied, sized) for cell in cells]
+
+
+def _name(cell: Cell, varied: Sequence[str], sized: bool) -> str:
+    recipe = cell.training.get("recipe", {})
+    words = [cell.method, *cell.training.get("corrupt", [])]
+    words += [f"{cell.pairs} pairs"] if sized and cell.pairs else []
+    words += [f"{recipe['steps']} updates"] if recipe else []
+    return ", ".join([*words, *(f"{field.replace('_', ' ')} {recipe[field]}" for field in varied if field in recipe)])

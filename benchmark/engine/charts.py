@@ -9,7 +9,7 @@ from plotly.colors import qualitative
 
 from benchmark.engine.analysis import ENOUGH, Dial, dials, dirt, together
 from benchmark.engine.board import Section
-from benchmark.engine.cells import Cell, Family
+from benchmark.engine.cells import Cell, Family, names
 from benchmark.numbers.profiles import profile
 
 _COLOURS = qualitative.Plotly
@@ -24,8 +24,9 @@ def size_chart(section: Section) -> str | None:
     Returns:
         A piece of HTML, or None where no method was tried at two sizes.
     """
-    families = [(section.name(family.cells[0], sized=False), _whole(family)) for family in section.families]
-    return _control_chart("pairs", [(name, cells) for name, cells in families if len(cells) > 1], logarithmic=True)
+    lines = [cells for cells in map(_whole, section.families) if len(cells) > 1]
+    labels = names([cells[min(cells)] for cells in lines], sized=False)
+    return _control_chart("pairs", list(zip(labels, lines, strict=True)), logarithmic=True)
 
 
 def dial_charts(section: Section) -> list[tuple[str, str | None]]:
@@ -80,10 +81,11 @@ def training_chart(section: Section) -> str | None:
     if not curves:
         return None
     figure = _figure("updates", f"{_CONTROL} of the probe")
-    for i, (cell, curve) in enumerate(curves):
+    labels = names([cell for cell, _ in curves])
+    for i, (_, curve) in enumerate(curves):
         values = [np.asarray(curve[step]) for step in sorted(curve)]
         bounds = [(float(v.min()), float(v.max())) for v in values]
-        _line(figure, section.name(cell), i, sorted(curve), [float(v.mean()) for v in values], bounds)
+        _line(figure, labels[i], i, sorted(curve), [float(v.mean()) for v in values], bounds)
     return _html(figure)
 
 
@@ -99,15 +101,13 @@ def onset_chart(section: Section) -> str | None:
     if not cells:
         return None
     figure = _figure("updates", "share of runs that follow")
-    for i, cell in enumerate(cells):
+    for i, (cell, label) in enumerate(zip(cells, names(cells), strict=True)):
         found, last = cell.onsets, cell.training["recipe"]["steps"]
         reached = [*found.begun, *found.begun[-1:]]
         edges = [0, *found.steps, *([last] if reached else [])]
         shares = [0.0, *(one.count / one.total for one in reached)]
         bounds = [(0.0, 0.0), *((one.low, one.high) for one in reached)]
-        _line(
-            figure, f"{section.name(cell)}, median {found.median or 'beyond'}", i, edges, shares, bounds, stepped=True
-        )
+        _line(figure, f"{label}, median {found.median or 'beyond'}", i, edges, shares, bounds, stepped=True)
     return _html(figure)
 
 

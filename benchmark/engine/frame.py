@@ -34,7 +34,7 @@ def _row(section: Section, row: Row) -> dict[str, Any]:
         "group": row.group,
         "prompts": record.generation["prompts"],
         "n": record.dataset["n"],
-        **_training(record.training or {}),
+        **_training(record.training or {}, record.method),
         "outcome": row.outcome,
         "onset": row.onset,
         "steepest": row.steepest,
@@ -56,18 +56,18 @@ def _failed(failure: Failure) -> dict[str, Any]:
         "condition": failure.condition,
         "method": failure.method,
         "base": failure.base,
-        **_training(failure.training),
+        **_training(failure.training, failure.method),
         "outcome": "diverged",
         "record": failure.failure_id,
     }
 
 
-def _training(training: dict[str, Any]) -> dict[str, Any]:
+def _training(training: dict[str, Any], method: str) -> dict[str, Any]:
     """Return what was trained on and how; nothing for a released ControlNet."""
     first = first_of(training)
     recipe = first.get("recipe", {})
     return {
-        "training": sha256(identity_of(training))[:16] if training else None,
+        "training": sha256(identity_of(training, method))[:16] if training else None,
         "seed": seed_of(first),
         "pairs": first.get("num_samples"),
         "corrupt": ", ".join(first.get("corrupt", [])),

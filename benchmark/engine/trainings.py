@@ -40,11 +40,11 @@ def family_of(training: dict[str, Any], method: str) -> bytes:
     return recipe_of(training, method, but=("num_samples",))
 
 
-def identity_of(training: dict[str, Any]) -> bytes:
+def identity_of(training: dict[str, Any], method: str) -> bytes:
     """Return all that decides the weights: two trainings that share it are one, whatever their folders were called."""
     if "parts" in training:
-        return b"+".join(map(identity_of, training["parts"]))
-    return canonical_json({key: value for key, value in training.items() if key != "name"})
+        return b"+".join(identity_of(part, method) for part in training["parts"])
+    return canonical_json({"method": method, **{key: value for key, value in training.items() if key != "name"}})
 
 
 def draw_of(training: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ def main() -> None:
         for i in range(RECORDS):
             table, pairs = i % TABLES, (10, 20, 40, 80, 100)[i % 5]
             record = made_up(
-                f"{i:016x}", random.random(), key=str(table), seed=i // 200, pairs=pairs, name=f"set{table}"
+                f"{i:016x}", random.random(), key=str(table), seed=i // TABLES, pairs=pairs, name=f"set{table}"
             )
             with_probes(write_record(Path(folder), record), {100: 0.1, 200: random.random()})
         for _ in range(ROUNDS):
