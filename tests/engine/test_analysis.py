@@ -1,0 +1,158 @@
+"""What is said of a section's runs, where the truth was planted in the records of real studies."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmark.contracts.records import Failure, Record
+from benchmark.engine.analysis import comparisons, dials, dirt, together
+from benchmark.engine.board import Section, sections
+from benchmark.engine.cells import names
+from benchmark.engine.charts import charts, profile_chart
+from benchmark.generate import Generate
+from benchmark.study import read_design
+from benchmark.train import Train
+from tests.engine.test_studies import records_of
+
+Control = Callable[[Train, Generate], float]
+
+
+def board_of(study: str, control: Control, *others: Record) -> list[Section]:
+    records = [*(record for _, record in records_of(read_design(study, Path("elsewhere")), control)), *others]
+    return sections({Path(f"{record.evaluation_id}.json"): record for record in records})
+
+
+def hill(form: Train, drawing: Generate) -> float:
+    """Return control that falls by 0.2 a decade of the learning rate, by 0.1 a unit of the share, and by seed."""
+    assert form.learning_rate is not None
+    off = abs(math.log10(form.learning_rate / 6e-4))
+    return 0.5 - 0.2 * off - 0.1 * abs(form.empty_prompt_rate - 0.5) + 0.001 * form.seed
+
+
+def test_every_dial_of_the_study_is_found_and_measured() -> None:
+    [section] = board_of("hyperparameters", hill)
+    rate, batch, empty = dials(section)
+    assert [dial.name for dial in (rate, batch, empty)] == ["learning_rate", "batch", "empty_prompt_rate"]
+    assert list(rate.cells) == [6e-5, 2e-4, 6e-4, 2e-3, 6e-3]
+    assert rate.region is not None
+    assert math.log10(rate.region.width) == pytest.approx(
+        2 * 0.0501 / 0.2
+    )  # a tenth of 0.501 lies 0.25 of a decade away
+    assert list(batch.cells) == [8, 32, 128]  # their updates differ, the images seen do not
+    assert batch.region is not None
+    assert (batch.region.open_below, batch.region.open_above) == (True, True)
+    assert empty.region is not None
+    assert (empty.region.start, empty.region.end, empty.region.open_below) == (0, 0.9, True)
+    assert "Control over learning rate" in [heading for heading, _ in charts(section)]
+
+
+def test_cells_that_differ_in_the_recipe_have_names_of_their_own() -> None:
+    [section] = board_of("hyperparameters", hill)
+    assert len(set(names(section.cells))) == len(section.cells) == 9
+    assert "controlnet, 4000 pairs, 1000 updates, batch 32, empty prompt rate 0.5, learning rate 0.0002" in names(
+        section.cells
+    )
+
+
+def dirty(form: Train, drawing: Generate) -> float:
+    kinds = dict(text.split("=") for text in form.corrupt)
+    falls = {"wrong_caption": 0.02, "foreign_map": 0.5, "shifted_map": 0.3, "duplicate": 0.1}
+    return 0.5 + 0.1 * form.seed - sum(falls[kind] * float(rate) for kind, rate in kinds.items())
+
+
+def test_the_slope_of_every_kind_of_dirt_is_the_planted_one_whatever_the_seeds_differ_in() -> None:
+    [section] = board_of("dirty_data", dirty)
+    found = {one.name: one.slope for one in dirt(section)}
+    assert set(found) == {"wrong_caption", "foreign_map", "shifted_map", "duplicate"}
+    for kind, fall in (("wrong_caption", 0.02), ("foreign_map", 0.5), ("shifted_map", 0.3), ("duplicate", 0.1)):
+        slope = found[kind]
+        assert slope is not None
+        assert (slope.iqm, slope.low, slope.high) == pytest.approx((-fall, -fall, -fall))
+        assert len(slope.values) == 3
+    assert [heading for heading, _ in charts(section)] == ["Control over dirt"]
+
+
+def test_a_run_that_diverged_is_a_point_at_zero_on_dials_and_slopes() -> None:
+    design = read_design("dirty_data", Path("elsewhere"))
+    made = list(records_of(design, dirty))
+    lost = [record for form, record in made if form.corrupt == ("shifted_map=1",)]
+    kept = {Path(f"{r.evaluation_id}.json"): r for form, r in made if form.corrupt != ("shifted_map=1",)}
+    failures = [failure_of(record) for record in lost]
+    [section] = sections(kept, failures)
+    [shifted] = [one for one in dirt(section) if one.name == "shifted_map"]
+    assert list(shifted.cells) == [0, 0.5, 1]
+    assert shifted.slope is not None
+    lines = [np.polyfit([0, 0.5, 1], [0.5 + 0.1 * seed, 0.35 + 0.1 * seed, 0.0], 1)[0] for seed in range(3)]
+    assert shifted.slope.iqm == pytest.approx(np.mean(lines))
+
+
+def failure_of(record: Record) -> Failure:
+    assert record.training is not None
+    return Failure(
+        failure_id=f"f-{record.evaluation_id}",
+        created=record.created,
+        dataset={key: record.dataset[key] for key in ("name", "fingerprint")},
+        condition=record.condition,
+        method=record.method,
+        base=record.base,
+        training=record.training,
+        reason="the loss is nan",
+        environment={},
+    )
+
+
+def ranked(form: Train, drawing: Generate) -> float:
+    order = ["controlnet_lite", "t2i_adapter", "controlnet"]
+    return 0.1 * order.index(form.method.partition(",")[0]) + 0.001 * form.seed - 0.05 * (drawing.prompts == "none")
+
+
+def test_methods_are_compared_that_share_all_else_and_share_the_error() -> None:
+    board = board_of("ablation", ranked)
+    assert len(board) == 4  # one table for each prompt setting
+    for section in board:
+        found = comparisons(section)
+        assert len(found) == 15  # each of six against each
+        best = {(one.mine, one.other): one for one in found}[
+            "controlnet, 4000 pairs, 1000 updates", "t2i_adapter, 4000 pairs, 1000 updates"
+        ]
+        assert best.found.value == 1
+        assert best.found.p == pytest.approx(0.1)
+        assert best.p == 1  # of fifteen
+
+
+def test_sizes_are_compared_with_the_next_smaller_and_only_after_an_epoch() -> None:
+    def grows(form: Train, drawing: Generate) -> float:
+        return 0.1 * math.log10(form.num_samples or 0) + 0.001 * form.seed
+
+    [section] = board_of("dataset_size", grows)
+    found = comparisons(section)
+    assert [(one.mine.split(", ")[1], one.other.split(", ")[1]) for one in found] == [
+        ("300 pairs", "100 pairs"),
+        ("1000 pairs", "300 pairs"),
+        ("3000 pairs", "1000 pairs"),
+        ("10000 pairs", "3000 pairs"),
+    ]
+    assert {one.found.value for one in found} == {1}
+    assert dials(section) == dirt(section) == []
+
+
+def test_two_runs_are_too_few_to_compare() -> None:
+    design = read_design("ablation", Path("elsewhere"))
+    two = [record for form, record in records_of(design, ranked) if form.seed < 2]
+    for section in sections({Path(f"{record.evaluation_id}.json"): record for record in two}):
+        assert comparisons(section) == []
+
+
+def test_tasks_are_put_together_only_where_every_one_has_runs() -> None:
+    board = board_of("ablation", ranked)
+    recipes = together(board)
+    assert len(recipes) == 6
+    assert all(len(recipe.tasks) == 4 for recipe in recipes)
+    assert recipes[-1].name.startswith("controlnet_lite")
+    assert recipes[-1].control.worst == pytest.approx(-0.05)
+    assert profile_chart(board) is not None
+    assert together([*board, replace(board[0], rows=board[0].rows[:3])]) == []
