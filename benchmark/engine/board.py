@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from benchmark.contracts.records import Failure, Invalidated, Record, Score
-from benchmark.engine.cells import Cell, Family, Row
+from benchmark.engine.cells import Cell, Family, Row, told_apart
 from benchmark.engine.trainings import identity_of, recipe_of
 from benchmark.numbers.seeds import Spread
 
@@ -61,6 +61,16 @@ class Section:
         for failure in self.failures:
             diverged[recipe_of(failure.training, failure.method)].append(failure)
         return [Cell(tuple(rows[recipe]), tuple(diverged[recipe])) for recipe in dict.fromkeys([*rows, *diverged])]
+
+    def method(self, runs: Row | Cell) -> str:
+        """Return the method of runs, and what else tells their recipe apart here and has no column of its own."""
+        named = runs.method if isinstance(runs, Cell) else runs.record.method
+        return ", ".join([named, *self._apart.get(runs.recipe, [])])
+
+    @cached_property
+    def _apart(self) -> dict[bytes, list[str]]:
+        apart = told_apart(self.cells, but=("pairs", "steps"))
+        return {cell.recipe: words for cell, words in zip(self.cells, apart, strict=True)}
 
     @cached_property
     def families(self) -> list[Family]:

@@ -52,7 +52,7 @@ class Row:
         )
         return mine[name] - floor[name]
 
-    @property
+    @cached_property
     def recipe(self) -> bytes:
         """All that decides the weights but the seeds and which draw of the data it was."""
         if not self.training:
@@ -122,6 +122,11 @@ class Cell:
     def method(self) -> str:
         """How control is attached, as it is written on the command line."""
         return self.rows[0].record.method if self.rows else self.diverged[0].method
+
+    @property
+    def recipe(self) -> bytes:
+        """All that decides the weights but the seeds and which draw of the data it was."""
+        return self.rows[0].recipe if self.rows else recipe_of(self.trained, self.method)
 
     @property
     def family(self) -> bytes:
@@ -206,16 +211,24 @@ class Family:
 
 
 def names(cells: Sequence[Cell], *, sized: bool = True) -> list[str]:
-    """Return what tells cells from each other, in words: the method, the dirt, and of the recipe what not all share."""
-    recipes = [cell.training.get("recipe", {}) for cell in cells]
-    fields = sorted({field for recipe in recipes for field in recipe} - {"steps", "seeds"})
-    varied = [field for field in fields if len({str(recipe.get(field)) for recipe in recipes if recipe}) > 1]
-    return [_name(cell, varied, sized) for cell in cells]
+    """Return what tells cells from each other, in words: method, dirt, and what not all share of pairs and recipe."""
+    apart = told_apart(cells, but=() if sized else ("pairs",))
+    return [
+        ", ".join([cell.method, *cell.training.get("corrupt", []), *words])
+        for cell, words in zip(cells, apart, strict=True)
+    ]
 
 
-def _name(cell: Cell, varied: Sequence[str], sized: bool) -> str:
+def told_apart(cells: Sequence[Cell], but: tuple[str, ...] = ()) -> list[list[str]]:
+    """Return for each cell the settings, but for those named, that not all of the cells share, in words."""
+    said = [{name: text for name, text in _settings(cell).items() if name not in but} for cell in cells]
+    fields = dict.fromkeys(field for one in said for field in one)
+    varied = [field for field in fields if len({one.get(field) for one in said if one}) > 1]
+    return [[one[field] for field in varied if field in one] for one in said]
+
+
+def _settings(cell: Cell) -> dict[str, str]:
     recipe = cell.training.get("recipe", {})
-    words = [cell.method, *cell.training.get("corrupt", [])]
-    words += [f"{cell.pairs} pairs"] if sized and cell.pairs else []
-    words += [f"{recipe['steps']} updates"] if recipe else []
-    return ", ".join([*words, *(f"{field.replace('_', ' ')} {recipe[field]}" for field in varied if field in recipe)])
+    said = {"pairs": f"{cell.pairs} pairs", "steps": f"{recipe['steps']} updates"} if recipe else {}
+    others = sorted(recipe.keys() - {"steps", "seeds"})
+    return said | {field: f"{field.replace('_', ' ')} {recipe[field]}" for field in others}

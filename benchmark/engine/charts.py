@@ -161,12 +161,10 @@ def _figure(across: str, up: str) -> go.Figure:
     grey = {"gridcolor": "rgba(128,128,128,.3)", "zerolinecolor": "rgba(128,128,128,.5)"}
     figure = go.Figure()
     figure.update_layout(
-        height=380,
-        margin={"l": 60, "r": 10, "t": 10, "b": 50},
         paper_bgcolor=clear,
         plot_bgcolor=clear,
         font_color="grey",
-        legend={"orientation": "h", "y": -0.25},
+        legend={"yref": "container", "y": 0, "yanchor": "bottom", "x": 0},
     )
     figure.update_xaxes(title=across, **grey)
     figure.update_yaxes(title=up, rangemode="tozero", **grey)  # a cut axis makes small differences large
@@ -206,6 +204,9 @@ def _text(name: str) -> str:
 
 
 def _html(figure: go.Figure) -> str:
+    lines = sum(trace.showlegend is not False for trace in figure.data)
+    below = 60 + 20 * (lines if lines > 1 else 0)  # the legend stands below, or many lines would leave no room to draw
+    figure.update_layout(height=300 + below, margin={"l": 60, "r": 10, "t": 30, "b": below}, showlegend=lines > 1)
     html: str = figure.to_html(
         full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True}
     )
