@@ -10,11 +10,20 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, TypeVar
 
+from benchmark.base.console import plain
 from benchmark.base.errors import UserError, did_you_mean
 
 F = TypeVar("F")
 SIZES = {"tiny": 1_000, "small": 10_000, "large": 1_048_576}
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_GO_ON = "then run the same command again to go on"
+# What to do about refusals of the machine; any other error of the system is a mistake of ours.
+_REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), f"make room, {_GO_ON}"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), f"give a place you may write to, or free it, {_GO_ON}"),
+    **dict.fromkeys((errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP), "give another path"),
+    errno.EIO: f"the disk does not answer; mend it, {_GO_ON}",
+}
+_LARGEST = 10**9
 _UNITS = {"": 1, "k": 1_000, "m": 1_000_000}
 
 
@@ -28,9 +37,9 @@ def option(
 
 def parse_size(text: str) -> int:
     """Return a number of samples from ``500``, ``10k``, ``1m``, ``tiny``, ``small`` or ``large``."""
-    match = re.fullmatch(r"(\d+)([km]?)", text.lower())
+    match = re.fullmatch(r"([0-9]{1,18})([km]?)", text.lower())
     size = int(match[1]) * _UNITS[match[2]] if match else SIZES.get(text, 0)
-    if size < 1:
+    if not 1 <= size <= _LARGEST:
         raise argparse.ArgumentTypeError(f'"{text}" is no size; write 500, 10k, 1m, {", ".join(SIZES)}')
     return size
 
@@ -46,8 +55,8 @@ def non_negative(text: str) -> int:
 
 
 def _whole(text: str, least: int) -> int:
-    if not re.fullmatch(r"\d+", text) or int(text) < least:
-        raise argparse.ArgumentTypeError(f'"{text}" is no whole number of at least {least}')
+    if not re.fullmatch(r"[0-9]{1,18}", text) or int(text) < least:
+        raise argparse.ArgumentTypeError(f'"{text}" is no whole number of at least {least} and at most 18 digits')
     return int(text)
 
 
@@ -104,13 +113,13 @@ def main(
     try:
         return run(fill(form, sys.argv[1:] if argv is None else argv, example, preset))
     except UserError as error:
-        print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(plain(f"{name}: {' '.join(str(error).split())}"), file=sys.stderr)
         return 2
     except OSError as error:
-        if error.errno not in _DISK_FULL:
+        if error.errno not in _REMEDIES:
             raise
-        where = f" writing {error.filename}" if error.filename else ""
-        print(f"{name}: {error.strerror}{where}; make room, then run the same command again to go on", file=sys.stderr)
+        where = f" at {error.filename}" if error.filename else ""
+        print(plain(f"{name}: {error.strerror}{where}; {_REMEDIES[error.errno]}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{name}: interrupted; run the same command again to go on", file=sys.stderr)

@@ -2,14 +2,15 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import jinja2
+from markupsafe import Markup
 
-from benchmark.base.console import say
+from benchmark.base.console import plain, say
 from benchmark.base.errors import UserError
 from benchmark.base.files import replace_file
 from benchmark.cli import main as cli_main
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _TEMPLATES = Path(__file__).parent / "board"
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 CLAIMS = Path(__file__).parent / "claims.toml"
 
 
@@ -166,16 +168,42 @@ class Board:
 
 def markdown(board: Board) -> str:
     """Return the board as Markdown, one table for each comparability key."""
-    return _environment().get_template("board.md").render(board=board)
+    return _environment(_in_a_cell).get_template("board.md").render(board=board)
 
 
-def _environment() -> jinja2.Environment:
+def _in_a_cell(value: object) -> object:
+    """Return what a Markdown template shows: a text ends no cell, and is no tag, no link and nothing unprintable.
+
+    What a macro made is made of such texts already; the template says so with ``safe``.
+    """
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    text = plain(" ".join(value.split()) if value.strip() else value)
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("](", "]\\(")
+
+
+def _csv(table: "pd.DataFrame") -> bytes:
+    """Return a table as CSV in which no text is a formula of a spreadsheet: one that would be begins with a quote."""
+
+    def inert(value: object) -> object:
+        return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+    text: str = table.map(inert).rename(columns=inert).to_csv(index=False)
+    return text.encode()
+
+
+def _environment(finalize: Callable[[object], object] | None = None) -> jinja2.Environment:
     from benchmark.engine.charts import charts, profile_chart
 
     loader = jinja2.FileSystemLoader(_TEMPLATES)
     escaped = jinja2.select_autoescape(enabled_extensions=("html",))
     environment = jinja2.Environment(
-        loader=loader, autoescape=escaped, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=loader,
+        autoescape=escaped,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=finalize,
     )
     numbers = (shown, shown_alone, shown_spread, shown_worst, shown_failures, shown_needed, shown_changes, shown_onsets)
     settings = (shown_pairs, shown_updates, shown_epochs, shown_values, shown_end, shown_width, shown_improvement)
@@ -251,7 +279,7 @@ def leaderboard(form: Leaderboard) -> bool:
         return current
     site = form.html or form.results / "site"
     replace_file(path, text)
-    replace_file(form.results / "leaderboard.csv", board.table.to_csv(index=False).encode())
+    replace_file(form.results / "leaderboard.csv", _csv(board.table))
     write_site(board, site)
     say(f"board: {path}, {form.results / 'leaderboard.csv'} and {site / 'index.html'}")
     return current

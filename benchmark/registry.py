@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import math
 import pkgutil
 import re
 import types
@@ -89,15 +90,37 @@ def _text(value: Any) -> str:
 
 
 def remake(family: type[P], description: dict[str, Any]) -> P:
-    """Return the plugin that `describe` described."""
-    fields = {key: value for key, value in description.items() if key != "name"}
-    return _load(family, description["name"])(**fields)
+    """Return the plugin that `describe` described.
+
+    Raises:
+        UserError: No such plugin or field, or a value that is not of its field's type: the description is of elsewhere.
+    """
+    name = str(description.get("name"))
+    plugin = _load(family, name)
+    values = {key: value for key, value in description.items() if key != "name"}
+    fields = {f.name: f for f in dataclasses.fields(typing.cast(Any, plugin))}
+    hints = get_type_hints(plugin)
+    for field, value in values.items():
+        if field not in fields:
+            raise UserError(f'{name} has no field "{field}"; {did_you_mean(field, fields)}')
+        if not _fits(value, hints[field]):
+            raise UserError(f"{name}: {field}={value!r:.80} is of another type; make the description anew")
+    absent = [f.name for f in fields.values() if f.name not in values and _is_required(f)]
+    if absent:
+        raise UserError(f"{name} needs {absent[0]}; make the description anew")
+    return plugin(**values)
 
 
 def _split(spec: str) -> tuple[str, dict[str, str]]:
     """Split at commas that begin a field, so that a path may hold commas."""
     head, *rest = re.split(r",(?=[a-z_][a-z0-9_]*=)", spec)
-    return head, dict(part.split("=", 1) for part in rest)
+    values: dict[str, str] = {}
+    for part in rest:
+        field, _, text = part.partition("=")
+        if field in values:
+            raise UserError(f"{spec}: {field} is given twice")
+        values[field] = text
+    return head, values
 
 
 def _load(family: type[P], name: str) -> type[P]:
@@ -131,18 +154,30 @@ def _is_required(field: "dataclasses.Field[Any]") -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
+_TOO_LARGE = 2**63
 _CONVERTERS: dict[type[Any], Callable[[str], Any]] = {int: int, float: float, str: str}
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    kinds = _kinds(hint)
+    return isinstance(value, kinds + (int,) * (float in kinds))
 
 
 def _convert(name: str, field: str, hint: Any, text: str) -> Any:
     """Return a field's value from its text: int, float, str, bool, or any of them or None."""
-    kinds = get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    kind = next(k for k in kinds if k is not type(None))
+    kind = next(k for k in _kinds(hint) if k is not type(None))
     if kind is bool:
         if text not in ("true", "false"):
             raise UserError(f'{name}: {field}="{text}" is no truth value; allowed: true, false')
         return text == "true"
     try:
-        return _CONVERTERS[kind](text)
+        value = _CONVERTERS[kind](text)
     except ValueError:
+        value = math.inf
+    if kind is not str and not abs(value) < _TOO_LARGE:  # nor NaN: a plan could not hold it
         raise UserError(f'{name}: {field}="{text}" is no {kind.__name__}') from None
+    return value

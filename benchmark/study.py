@@ -1,6 +1,5 @@
 """Plan and run a study: many trainings of one file, from data to board. `python -m benchmark.study run smoke`."""
 
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -11,9 +10,10 @@ from benchmark import registry
 from benchmark.base.console import say
 from benchmark.base.errors import UserError, did_you_mean
 from benchmark.base.files import canonical_json, sha256
+from benchmark.base.forms import read_toml
 from benchmark.build import Build, build, default_folder, make_plan
 from benchmark.cli import main as cli_main
-from benchmark.cli import non_negative, option, positive
+from benchmark.cli import non_negative, option, positive, typed
 from benchmark.contracts.plugins import Method
 from benchmark.contracts.records import Failure
 from benchmark.engine.records import write_failure
@@ -24,6 +24,8 @@ from benchmark.generate import Generate, generate
 from benchmark.leaderboard import Leaderboard, leaderboard
 from benchmark.train import Train, train
 
+_ENTRIES = {"description": str, **dict.fromkeys(("build", "train", "generate", "grid", "together"), dict)}
+_PLAIN = (str, int, float, Path)
 _ACTIONS = ("list", "show", "run", "status")
 F = TypeVar("F")
 
@@ -87,10 +89,7 @@ def read_design(name: str, out: Path | None) -> Design:
     path = Path(name) if name.endswith(".toml") else STUDIES / f"{name}.toml"
     if not path.exists():
         raise UserError(f'no study "{name}"; {did_you_mean(name, _names())}')
-    try:
-        document = tomllib.loads(path.read_text("utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path} is not valid TOML: {error}") from None
+    document = _document(path)
     root = out or Path("runs") / path.stem
     wanted = _form(Build, document.get("build", {}), path)
     made = _form(
@@ -98,6 +97,23 @@ def read_design(name: str, out: Path | None) -> Design:
     )
     cells = tuple(_cells(document, made, root, path))
     return Design(path.stem, document.get("description", ""), root, made, cells)
+
+
+def _document(path: Path) -> dict[str, Any]:
+    """Return a study file's text and tables.
+
+    Raises:
+        UserError: It holds others, or something else in their place.
+    """
+    document = read_toml(path)
+    for key, value in document.items():
+        if key not in _ENTRIES:
+            raise UserError(f'{path} has an unknown entry "{key}"; {did_you_mean(key, _ENTRIES)}')
+        if not isinstance(value, _ENTRIES[key]):
+            raise UserError(f"{path}: {key} has to be {'a text' if _ENTRIES[key] is str else 'a table'}")
+    if not isinstance(document.get("grid", {}).get("generate", {}), dict):
+        raise UserError(f"{path}: grid.generate has to be a table")
+    return document
 
 
 def _cells(document: dict[str, Any], made: Build, root: Path, path: Path) -> Iterator[Cell]:
@@ -130,7 +146,10 @@ def _drawings(document: dict[str, Any], trains: tuple[Train, ...], root: Path, p
 def _label(chosen: dict[str, Any]) -> str:
     """Return a folder name for a combination of fields."""
     texts = {key: "+".join(map(str, value)) if isinstance(value, list) else str(value) for key, value in chosen.items()}
-    return "_".join(f"{key}-{text or 'none'}" for key, text in texts.items())
+    label = "_".join(f"{key}-{text or 'none'}" for key, text in texts.items())
+    if ".." in Path(label).parts:
+        raise UserError(f'"{label}" would lead out of the study\'s folder; name the value without ".."')
+    return label
 
 
 def _form(form: type[F], values: dict[str, Any], path: Path) -> F:
@@ -139,7 +158,26 @@ def _form(form: type[F], values: dict[str, Any], path: Path) -> F:
     unknown = next((key for key in values if key not in known), None)
     if unknown:
         raise UserError(f'{path}: {form.__name__.lower()} has no field "{unknown}"; {did_you_mean(unknown, known)}')
-    return form(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+    return form(**{key: _value(form, key, value, path) for key, value in values.items()})
+
+
+def _value(form: type[Any], name: str, value: Any, path: Path) -> Any:
+    """Return a value of a study file as its option has it, held to what could be typed on the command line."""
+    if any(field.name == name and field.default is False for field in fields(form)):
+        if not isinstance(value, bool):
+            raise UserError(f"{path}: {name} is true or false")
+        return value
+    several = isinstance(value, list | tuple)
+    items = tuple(value) if several else (value,)
+    texts = [str(item) for item in items]
+    if not all(isinstance(item, _PLAIN) and text.isprintable() for item, text in zip(items, texts, strict=True)):
+        raise UserError(f"{path}: {name} has to be a plain text or number, or a list of them")
+    try:
+        parsed = typed(form, {name: texts if several else texts[0]})[name]
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    given = items if several else value
+    return given if given == parsed else parsed  # a whole number stays one where a fraction could be: ids hold it
 
 
 def _names() -> list[str]:

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from transformers import AutoConfig, AutoImageProcessor, PretrainedConfig
 
 from benchmark.annotators._hub import Weights, batches
-from benchmark.base.errors import UserError
+from benchmark.base.errors import UserError, first_line
 from benchmark.contracts.plugins import Annotator, Images, Map
-from benchmark.engine.bases import choose_device, quiet_libraries
+from benchmark.engine.bases import UNREADABLE, choose_device, quiet_libraries
 
 _FILES = {"config": "config.json", "processor": "preprocessor_config.json"}
 
@@ -23,9 +23,11 @@ def _load(auto: Any, model: str, revision: str | None) -> Any:
     """Return a model kept for the next shard, in single precision on the best device there is."""
     quiet_libraries()
     try:
-        loaded = auto.from_pretrained(model, revision=revision, dtype=torch.float32, use_safetensors=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
+        loaded = auto.from_pretrained(
+            model, revision=revision, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
+    except UNREADABLE as error:
+        reason = first_line(error)
         raise UserError(f"{model} cannot be loaded ({reason}); give a checkpoint with safetensors weights") from None
     return loaded.eval().requires_grad_(False).to(choose_device(None))
 
@@ -58,13 +60,17 @@ class Checkpoint(Annotator):
     def _config(self) -> PretrainedConfig:
         path = self._file("config").path
         try:
-            return AutoConfig.from_pretrained(path.parent)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} describes no transformers model ({str(error).splitlines()[0]})") from None
+            return AutoConfig.from_pretrained(path.parent, trust_remote_code=False)
+        except UNREADABLE as error:
+            raise UserError(f"{path} describes no transformers model ({first_line(error)})") from None
 
     @cached_property
     def _processor(self) -> Any:
-        return AutoImageProcessor.from_pretrained(self._file("processor").path.parent)
+        path = self._file("processor").path
+        try:
+            return AutoImageProcessor.from_pretrained(path.parent, trust_remote_code=False)
+        except UNREADABLE as error:
+            raise UserError(f"{path} describes no image processor ({first_line(error)})") from None
 
     @property
     @abstractmethod

@@ -17,7 +17,7 @@ from huggingface_hub import hf_hub_download
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from benchmark.base.errors import UserError
+from benchmark.base.errors import UserError, first_line
 from benchmark.base.files import sha256_file
 from benchmark.contracts.plugins import Annotator, Images, Map
 from benchmark.engine.bases import choose_device
@@ -56,7 +56,7 @@ class Weights(NamedTuple):
         try:
             return Path(hf_hub_download(self.model, self.file, revision=self.revision))
         except Exception as error:  # the library raises many kinds; its first line says which
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             raise UserError(f"no {self.file} of {self.model} ({reason}); give a hub id, or a folder with it") from None
 
     @property
@@ -101,7 +101,7 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], weights: Weights) -> n
         named = {name.removeprefix("module."): tensor.contiguous() for name, tensor in state.items()}
         network.load_state_dict(named, assign=True)
     except (RuntimeError, AttributeError) as error:
-        raise UserError(f"{weights.path} holds the weights of another network ({str(error).splitlines()[0]})") from None
+        raise UserError(f"{weights.path} holds the weights of another network ({first_line(error)})") from None
     return network.float().eval().requires_grad_(False).to(choose_device(None))
 
 

@@ -14,7 +14,7 @@ def progress(total: int | None, what: str, unit: str, done: int = 0, *, hidden: 
     interval = 0.2 if sys.stderr.isatty() else 10.0
     name = f" {unit}"
     return tqdm(
-        total=total, desc=what, unit=name, initial=done, mininterval=interval, dynamic_ncols=True, disable=hidden
+        total=total, desc=plain(what), unit=name, initial=done, mininterval=interval, dynamic_ncols=True, disable=hidden
     )
 
 
@@ -28,4 +28,9 @@ def track(items: Iterable[T], total: int, what: str, unit: str) -> Iterator[T]:
 
 def say(line: str) -> None:
     """Print one line of a command's answer to stdout."""
-    print(line, flush=True)
+    print(plain(line), flush=True)
+
+
+def plain(text: str) -> str:
+    r"""Return text that moves no cursor and turns no writing: what is not printable is spelt out, as in ``\x1b``."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)

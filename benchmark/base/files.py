@@ -48,16 +48,32 @@ def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file.
 
     Raises:
-        UserError: The file is missing, is not JSON, or is not an object.
+        UserError: The file is missing, is not JSON that could be written again, or is not an object.
     """
     try:
-        value = json.loads(path.read_bytes())
+        data = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}); delete it or restore it") from None
+    value = json_object(data, str(path), "delete it or restore it")
+    try:
+        canonical_json(value)
+    except ValueError as error:
+        raise UserError(f"{path} holds what no JSON of ours does ({error}); delete it or restore it") from None
+    return value
+
+
+def json_object(data: bytes | str, where: str, remedy: str) -> dict[str, Any]:
+    """Return the JSON object in a text.
+
+    Raises:
+        UserError: It is not JSON, or is not an object.
+    """
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:  # of bytes that are no text, of huge numbers, of depth
+        raise UserError(f"{where} is not valid JSON ({error}); {remedy}") from None
     if not isinstance(value, dict):
-        raise UserError(f"{path} holds no JSON object; delete it or restore it")
+        raise UserError(f"{where} holds no JSON object; {remedy}")
     return value
 
 

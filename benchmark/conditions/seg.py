@@ -89,6 +89,8 @@ class Seg(Condition):
             return Map(self._of_labels(cell, first_label))
         own = decode_own_ids(cell, self.colours)
         if own is not None:
+            if int(own.max(initial=0)) >= len(self.colours):
+                raise BadImage(f"class id {own.max()} beyond the {len(self.colours)} of palette {self.palette}")
             return Map(own.astype(np.uint16))
         levels = decode_levels(cell)
         return Map(self._of_labels(levels, first_label) if levels.ndim == 2 else self._of_colours(levels))
@@ -97,7 +99,8 @@ class Seg(Condition):
         if labels.ndim != 2 or labels.dtype.kind not in "ui":
             raise BadImage(f"{labels.dtype} values of shape {labels.shape} are no map of labels")
         classes = len(self._palette.classes)
-        ids = labels.astype(np.int64) - first_label
+        wide = labels.astype(np.uint64 if labels.dtype.kind == "u" else np.int64)
+        ids = np.minimum(wide, 2**62).astype(np.int64) - first_label  # cut: the largest would become negative
         unlabelled = (ids < 0) | (labels == _UNLABELLED)
         foreign = (ids >= classes) & ~unlabelled
         if foreign.any():

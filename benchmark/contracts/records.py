@@ -1,13 +1,63 @@
 """The schemas of what is kept: a score, and the result record that carries everything needed to trust it."""
 
 import math
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, PositiveInt, StringConstraints, model_validator
 
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class _Open(BaseModel):
+    """What must be there of a table that holds more."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+
+class Named(_Open):
+    """Whatever has a name: a plugin's description, a dataset."""
+
+    name: str
+
+
+class _Samples(Named):
+    n: int
+
+
+class _Prompted(_Open):
+    prompts: str
+
+
+class _Spelt(_Open):
+    spec: str
+
+
+class _Commanded(_Open):
+    command: str
+
+
+class _Recipe(_Open):
+    steps: PositiveInt
+    batch: PositiveInt
+    seeds: dict[str, int]
+
+
+class Training(_Open):
+    """What a board reads of a training."""
+
+    recipe: _Recipe
+    num_samples: PositiveInt
+    corrupt: list[str] = []
+
+
+def _check_training(training: dict[str, Any]) -> None:
+    for part in training.get("parts", [training]):
+        Training.model_validate(part)
+
+
+Id = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z][0-9A-Za-z_.-]*$")]  # it names files and is part of links
 
 
 class Score(_Frozen):
@@ -72,6 +122,8 @@ class Score(_Frozen):
     def _is_finite(self) -> Self:
         if not all(math.isfinite(v) for v in (self.value, self.estimate, self.stderr)):
             raise ValueError(f"score {self.name} is not finite")
+        if self.low > self.high:
+            raise ValueError(f"the interval of score {self.name} ends before it begins")
         return self
 
 
@@ -110,7 +162,7 @@ class Failure(_Frozen):
     """A training that ended without weights to judge; it stays on the board as part of a failure rate."""
 
     schema_version: Literal[1] = 1
-    failure_id: str
+    failure_id: Id
     created: str
     dataset: dict[str, Any]
     condition: str
@@ -119,6 +171,12 @@ class Failure(_Frozen):
     training: dict[str, Any]
     reason: str
     environment: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _holds_what_is_read(self) -> Self:
+        Named.model_validate(self.dataset)
+        _check_training(self.training)
+        return self
 
 
 class Invalidated(_Frozen):
@@ -144,7 +202,7 @@ class Record(_Frozen):
     """One evaluation of one run: immutable, self-describing, enough to make the board from."""
 
     schema_version: Literal[1] = 1
-    evaluation_id: str
+    evaluation_id: Id
     comparability_key: str
     created: str
     dataset: dict[str, Any]
@@ -160,3 +218,16 @@ class Record(_Frozen):
     floor_scores: tuple[Score, ...]
     counts: Counts
     environment: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _holds_what_is_read(self) -> Self:
+        if self.headline not in self.reconstruction:
+            raise ValueError(f"no score of its headline {self.headline}")
+        if [score.name for score in self.scores] != [score.name for score in self.floor_scores]:
+            raise ValueError("scores and floor_scores are not of the same names")
+        _Samples.model_validate(self.dataset)
+        _Prompted.model_validate(self.generation)
+        _Spelt.model_validate(self.referee)
+        _Commanded.model_validate(self.environment)
+        _check_training(self.training) if self.training else None
+        return self

@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
-from benchmark.base.errors import UserError
+from benchmark.base.errors import UserError, first_line
 from benchmark.base.files import canonical_json, sha256, sha256_file
 from benchmark.contracts.plugins import Encoder, Images
-from benchmark.engine.bases import quiet_libraries
+from benchmark.engine.bases import UNREADABLE, quiet_libraries
 from benchmark.scenes.models import CLIP_FOLDER
 
 _BATCH = 64
@@ -51,8 +51,8 @@ class Clip(Encoder):
         """
         try:
             return kind.from_pretrained(self._folder, **options)
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
+        except UNREADABLE as error:
+            reason = first_line(error)
             raise UserError(f'no CLIP "{self.model}" ({reason}); give a hub id or a folder: clip:PLACE') from None
 
     def identity(self) -> dict[str, str]:

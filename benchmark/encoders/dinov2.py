@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers import Dinov2Model
 
-from benchmark.base.errors import UserError
+from benchmark.base.errors import UserError, first_line
 from benchmark.contracts.plugins import Encoder, Images
-from benchmark.engine.bases import choose_device, hash_weights, quiet_libraries
+from benchmark.engine.bases import UNREADABLE, choose_device, hash_weights, quiet_libraries
 
 _BATCH = 32
 _SIDE = 224
@@ -33,8 +33,8 @@ class Dinov2(Encoder):
         quiet_libraries()
         try:
             network = Dinov2Model.from_pretrained(self.model, dtype=torch.float32, use_safetensors=True)
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
+        except UNREADABLE as error:
+            reason = first_line(error)
             raise UserError(f'no DINOv2 "{self.model}" ({reason}); give a hub id or a folder: dinov2:PLACE') from None
         return network.eval().to(choose_device(None))
 

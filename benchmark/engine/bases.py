@@ -17,12 +17,13 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from diffusers.utils import logging as diffusers_logging
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
-from benchmark.base.errors import UserError, did_you_mean
+from benchmark.base.errors import UserError, did_you_mean, first_line
 from benchmark.base.files import canonical_json, sha256
 
 BUNDLED = {"scenes-tiny": Path(__file__).parents[1] / "scenes" / "weights" / "scenes-tiny"}
@@ -44,6 +45,8 @@ _MADE_FOR = {
     "cross_attention_dim": "cross_attention_dim",
     "addition_embed_type": "addition_embed_type",
 }
+# What diffusers and transformers raise of a folder that holds no model, a damaged one, or one with code of its own.
+UNREADABLE = (OSError, ValueError, RuntimeError, TypeError, SafetensorError)
 
 
 @dataclass(frozen=True)
@@ -202,8 +205,8 @@ def load_base(name: str, device: str = "cpu") -> Base:
     quiet_libraries()
     try:
         pipeline = _load_pipeline(name, folder)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except UNREADABLE as error:
+        reason = first_line(error)
         raise UserError(
             f'no base "{name}" ({reason}); give {", ".join(BUNDLED)}, a diffusers folder, or a hub id'
         ) from None

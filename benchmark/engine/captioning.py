@@ -10,11 +10,11 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from benchmark.base.errors import UserError
+from benchmark.base.errors import UserError, first_line
 from benchmark.base.files import canonical_json, sha256, sha256_file
 from benchmark.base.provenance import versions_of
 from benchmark.contracts.plugins import Images
-from benchmark.engine.bases import choose_device, quiet_libraries
+from benchmark.engine.bases import UNREADABLE, choose_device, quiet_libraries
 
 _BATCH = 16
 _MAX_NEW_TOKENS = 40
@@ -48,7 +48,7 @@ class Captioner:
         try:
             return Path(snapshot_download(self.model, revision=self.revision, allow_patterns=_PARTS))
         except (OSError, HFValidationError) as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = first_line(error)
             raise UserError(f"no captioner {self.model} ({reason}); give a hub id or a folder") from None
 
     def identity(self) -> dict[str, Any]:
@@ -80,10 +80,12 @@ class Captioner:
 def _load(folder: Path) -> tuple[Any, Any]:
     quiet_libraries()
     try:
-        processor = AutoProcessor.from_pretrained(folder)
-        model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
+        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
+        model = AutoModelForImageTextToText.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
+    except (*UNREADABLE, KeyError) as error:
+        reason = first_line(error)
         raise UserError(
             f"{folder} captions no images ({reason}); give an image-to-text model of transformers with safetensors, "
             f"such as a BLIP"

@@ -1,6 +1,5 @@
 """What a board is made of: a record, runs that differ in their seeds alone, and what such runs say at several sizes."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,6 +8,7 @@ from typing import Any
 
 from benchmark.base.files import canonical_json
 from benchmark.contracts.records import Anchored, Failure, Record
+from benchmark.engine.records import read_probes
 from benchmark.engine.trainings import draw_of, epochs, family_of, first_of, recipe_of, seed_of
 from benchmark.numbers.efficiency import Needed, needed
 from benchmark.numbers.onsets import Onsets, onsets
@@ -67,9 +67,7 @@ class Row:
     @cached_property
     def probes(self) -> list[dict[str, Any]]:
         """The rows of the curve beside the record that hold a probe; none where there are neither."""
-        curve = self.path.with_suffix(".jsonl")
-        rows = [json.loads(line) for line in curve.read_text().splitlines()] if curve.exists() else []
-        return [row for row in rows if "probe" in row]
+        return read_probes(self.path)
 
     @cached_property
     def onset(self) -> int | None:

@@ -1,7 +1,6 @@
 """What others claim of ControlNet, judged on the runs of a board: supported, refuted or undecided."""
 
 import math
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from scipy import stats
 
 from benchmark.base.errors import UserError
+from benchmark.base.forms import read_toml
 from benchmark.numbers.seeds import share
 
 if TYPE_CHECKING:
@@ -74,6 +74,12 @@ class Claim(BaseModel):
         return f"{'above' if self.above is not None else 'below'} {self.limit:g}"
 
 
+class _Register(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    claim: list[Claim]
+
+
 @dataclass(frozen=True)
 class Finding:
     """What the runs say of a claim before it is set beside the others.
@@ -105,8 +111,8 @@ def read_claims(path: Path) -> list[Claim]:
         UserError: A file that is no register.
     """
     try:
-        return [Claim.model_validate(row) for row in tomllib.loads(path.read_text("utf-8"))["claim"]]
-    except (tomllib.TOMLDecodeError, KeyError, ValidationError) as error:
+        return _Register.model_validate(read_toml(path)).claim
+    except ValidationError as error:
         raise UserError(f"{path} is no register of claims: {str(error)!r:.300}") from None
 
 

@@ -12,13 +12,15 @@ import yaml
 from numpy.typing import NDArray
 
 from benchmark.base.errors import UserError, did_you_mean
-from benchmark.base.files import pretty_json, read_json, replace_file, without_empty
+from benchmark.base.files import pretty_json, replace_file, without_empty
+from benchmark.base.forms import checked, read_form
 from benchmark.contracts.plugins import SPLITS
 from benchmark.engine.hygiene import CHECKS, Likeness, counts, find_likeness
 from benchmark.engine.plan import Plan
 from benchmark.engine.shards import Commit, check_file, fingerprint, read_rows
 
 MANIFEST_VERSION = 1
+_HYGIENE = {"excluded", "reported", "counts"}
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,14 @@ class Manifest:
     shards: list[dict[str, Any]]
     failed: dict[str, str]
     manifest_version: int = MANIFEST_VERSION
-    hygiene: dict[str, Any] | None = None
+    hygiene: dict[str, dict[str, dict[str, Any]]] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a manifest without the counts and lists that readers rely on."""
+        if {*self.num_rows} != {*SPLITS}:
+            raise UserError(f"a manifest without the rows of {', '.join(SPLITS)}; delete it and build again")
+        if self.hygiene is not None and {*self.hygiene} != _HYGIENE:
+            raise UserError(f"a manifest whose hygiene lacks {', '.join(sorted(_HYGIENE))}; delete it and build again")
 
     @classmethod
     def of(cls, plan: Plan, commits: Sequence[Commit], folder: Path) -> "Manifest":
@@ -58,13 +67,18 @@ class Manifest:
         """Rows that are in shards but must not be read, for what they are like."""
         return self.hygiene["excluded"] if self.hygiene else {}
 
+    def adds_up(self, commits: Sequence[Commit]) -> bool:
+        """Whether fingerprint and counts are those of its plan's hash, its commits and what is excluded."""
+        counted = _num_rows(commits, Likeness(self.excluded))
+        return (fingerprint(self.plan_hash, commits, self.excluded), counted) == (self.fingerprint, self.num_rows)
+
     def write(self, folder: Path) -> None:
         """Put the manifest into the dataset folder."""
         replace_file(folder / "manifest.json", pretty_json(without_empty(asdict(self), "hygiene")))
 
 
 def _num_rows(commits: Sequence[Commit], likeness: Likeness) -> dict[str, int]:
-    excluded = Counter(entry["split"] for entry in likeness.excluded.values())
+    excluded = Counter(entry.get("split") for entry in likeness.excluded.values())
     return {split: sum(c.num_ok for c in commits if c.split == split) - excluded[split] for split in SPLITS}
 
 
@@ -86,10 +100,12 @@ class BuiltDataset:
         plan = Plan.read(folder)
         if not (folder / "manifest.json").exists():
             raise UserError(f"the build of {folder} is not finished; run the same build command again")
-        try:
-            return cls(folder, plan, Manifest(**read_json(folder / "manifest.json")))
-        except TypeError as error:
-            raise UserError(f"{folder}/manifest.json has the wrong fields ({error}); build again") from None
+        path, remedy = folder / "manifest.json", "delete it and build again"
+        manifest = read_form(Manifest, path, remedy)
+        commits = [checked(Commit, shard, f"{path}, shard {i}", remedy) for i, shard in enumerate(manifest.shards)]
+        if manifest.plan_hash != plan.hash or not manifest.adds_up(commits):
+            raise UserError(f"{path} does not add up to its plan and shards: one of them is damaged; {remedy}")
+        return cls(folder, plan, manifest)
 
     @property
     def name(self) -> str:

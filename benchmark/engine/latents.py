@@ -9,12 +9,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmark.base.console import progress
+from benchmark.base.errors import UserError
+from benchmark.base.files import sha256
 from benchmark.base.images import decode_rgb
 from benchmark.engine.bases import Base
 from benchmark.engine.checkpoints import load_tensors, save_tensors
 from benchmark.engine.shards import read_rows
 
 _BATCH = 32
+_DIGEST = "sha256"  # in a cache file; one of before it was kept is made anew
 
 
 def moments_of_shards(base: Base, shards: Iterable[Path], cache: Path) -> Tensor:
@@ -26,11 +29,28 @@ def moments_of_shards(base: Base, shards: Iterable[Path], cache: Path) -> Tensor
     parts = []
     for shard in shards:
         path = cache / vae / f"{shard.stem}.safetensors"
-        if not path.exists():
+        if not path.exists() or _DIGEST not in load_tensors(path)[1]:
             images = [decode_rgb(row["image"]["bytes"]) for row in read_rows(shard, ["image"])]
-            save_tensors(path, {"moments": encode_moments(base, np.stack(images), shard.stem)})
-        parts.append(load_tensors(path)[0]["moments"])
+            moments = encode_moments(base, np.stack(images), shard.stem)
+            save_tensors(path, {"moments": moments}, {_DIGEST: _digest(moments)})
+        parts.append(_read(path))
     return torch.cat(parts)
+
+
+def _read(path: Path) -> Tensor:
+    """Return what a cache file holds.
+
+    Raises:
+        UserError: It is damaged: a wrong bit would train on other pictures without a word.
+    """
+    tensors, about = load_tensors(path)
+    if "moments" not in tensors or _digest(tensors["moments"]) != about[_DIGEST]:
+        raise UserError(f"{path} is damaged; delete it and run the command again")
+    return tensors["moments"]
+
+
+def _digest(moments: Tensor) -> str:
+    return sha256(repr((tuple(moments.shape), moments.dtype)).encode() + moments.contiguous().numpy().tobytes())
 
 
 @torch.no_grad()

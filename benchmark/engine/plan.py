@@ -15,6 +15,7 @@ from benchmark.base.files import (
     sha256,
     without_empty,
 )
+from benchmark.base.forms import read_form
 from benchmark.base.provenance import versions_of
 
 PLAN_VERSION = 1
@@ -40,6 +41,15 @@ class Plan:
     plan_version: int = PLAN_VERSION
     captioner: dict[str, Any] | None = None
     hygiene: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a plan whose plugins have no names, as only one from elsewhere can be."""
+        plugins = [self.source, *self.conditions, *(a for a in self.annotators.values() if a is not None)]
+        names = [condition.get("name") for condition in self.conditions]
+        if not names or not all(isinstance(plugin.get("name"), str) for plugin in plugins):
+            raise UserError("a plan without a source and conditions by name; build the dataset again")
+        if {*names} != {*self.annotators}:
+            raise UserError("a plan whose annotators are not those of its conditions; build the dataset again")
 
     @staticmethod
     def current_versions() -> dict[str, str]:
@@ -78,7 +88,4 @@ class Plan:
         """
         if not (folder / "plan.json").exists():
             raise UserError(f"{folder} is no dataset folder (no plan.json); make one with python -m benchmark.build")
-        try:
-            return cls(**read_json(folder / "plan.json"))
-        except TypeError as error:
-            raise UserError(f"{folder / 'plan.json'} has the wrong fields ({error}); build the dataset again") from None
+        return read_form(cls, folder / "plan.json", "build the dataset again")

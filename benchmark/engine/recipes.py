@@ -1,11 +1,11 @@
 """Recipes of data sets: `datasets/<name>.toml` holds what would be typed to build one, and whom to credit."""
 
-import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from benchmark.base.errors import UserError, did_you_mean
+from benchmark.base.forms import read_toml
 
 # Recipes of the folder one works in come first, then those of the checkout.
 _FOLDERS = (Path("datasets"), Path(__file__).parents[2] / "datasets")
@@ -49,10 +49,7 @@ def read_recipe(name: str) -> Recipe:
         UserError: There is none, or its form is not filled as it has to be.
     """
     path = _find(name)
-    try:
-        form = tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is no TOML ({error}); mend it") from None
+    form = read_toml(path)
     known = [field.name for field in fields(Recipe)]
     for key in form:
         if key not in known:

@@ -14,7 +14,9 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from benchmark.base.errors import UserError
-from benchmark.base.files import canonical_json, create_once, read_json, sha256, sha256_file, sync, without_empty
+from benchmark.base.files import canonical_json, create_once, sha256, sha256_file, sync, without_empty
+from benchmark.base.forms import read_form
+from benchmark.contracts.plugins import SPLITS
 
 ROWS_PER_GROUP = 100
 
@@ -104,6 +106,13 @@ class Commit:
     captioned: int = 0
     reported: dict[str, int] = field(default_factory=dict)
     source_identity: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a commit that names no shard of a dataset, or a file that is not the shard's own."""
+        if self.split not in SPLITS or "/" in self.shard:
+            raise UserError(f'a commit of no shard, "{self.shard}"; delete it and build again')
+        if self.file is not None and self.file != _file_name(self.shard, self.sha256 or ""):
+            raise UserError(f'the commit of {self.shard} names another file, "{self.file}"; delete it and build again')
 
     @property
     def split(self) -> str:
@@ -196,12 +205,16 @@ def _write_rows(folder: Path, shard: str, schema: pa.Schema, rows: Sequence[Row]
                 writer.write_table(_table(rows[start : start + ROWS_PER_GROUP], schema))
         sync(temporary)
         digest, size = sha256_file(temporary), temporary.stat().st_size
-        name = f"data/{shard}-{digest[:12]}.parquet"
+        name = _file_name(shard, digest)
         temporary.replace(folder / name)
     finally:
         temporary.unlink(missing_ok=True)
     sync(folder / "data")
     return name, digest, size
+
+
+def _file_name(shard: str, digest: str) -> str:
+    return f"data/{shard}-{digest[:12]}.parquet"
 
 
 def _leaves(schema: pa.Schema) -> list[str]:
@@ -245,11 +258,7 @@ def read_commit(folder: Path, shard: str) -> Commit:
     Raises:
         UserError: The record is missing or damaged.
     """
-    path = _commit_path(folder, shard)
-    try:
-        return Commit(**read_json(path))
-    except TypeError as error:
-        raise UserError(f"{path} has the wrong fields ({error}); delete it and build again") from None
+    return read_form(Commit, _commit_path(folder, shard), "delete it and build again")
 
 
 def read_retries(folder: Path, part: str) -> list[Commit]:

@@ -1,9 +1,9 @@
 """Which records a study made: those whose settings its file names, and that change nothing it does not name."""
 
 import itertools
+import math
 import re
 import shlex
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.base.errors import UserError
+from benchmark.base.forms import read_toml
 from benchmark.contracts.records import Failure, Record
 
 STUDIES = Path(__file__).parents[1] / "studies"
+_MOST = 10_000  # combinations of a grid
 _PLACES = {"dataset", "out", "cache"}
 _UNSAID = {"prompts": "full"}  # what `generate` takes where a study does not say
 
@@ -103,7 +105,7 @@ def read_studies(folder: Path = STUDIES) -> list[StudyFile]:
 
 
 def _read(path: Path) -> StudyFile:
-    document = tomllib.loads(path.read_text("utf-8"))
+    document = read_toml(path)
     grid = dict(document.get("grid", {}))
     drawn = grid.pop("generate", {})
     runs = itertools.product(combinations(grid, path), combinations(document.get("together", {}), path))
@@ -116,7 +118,7 @@ def combinations(grid: dict[str, list[Any]], path: Path) -> Iterator[dict[str, A
     """Yield every combination of a grid's values; a key of several fields, as in "replicate seed", ties them.
 
     Raises:
-        UserError: Values that are no lists, or not as many as their key has fields.
+        UserError: Values that are no lists, or not as many as their key has fields, or too many combinations.
     """
     choices = []
     for key, values in grid.items():
@@ -125,5 +127,7 @@ def combinations(grid: dict[str, list[Any]], path: Path) -> Iterator[dict[str, A
         if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == len(names) for row in rows):
             raise UserError(f'{path}: the grid\'s "{key}" needs a list of values, or of {len(names)} values each')
         choices.append([dict(zip(names, row, strict=True)) for row in rows])
+    if (count := math.prod(map(len, choices))) > _MOST:
+        raise UserError(f"{path}: the grid has {count} combinations; at most {_MOST} are allowed")
     for parts in itertools.product(*choices):
         yield {name: value for part in parts for name, value in part.items()}

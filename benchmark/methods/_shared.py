@@ -7,7 +7,8 @@ from diffusers import ModelMixin
 from diffusers.configuration_utils import FrozenDict
 from torch import nn
 
-from benchmark.base.errors import UserError
+from benchmark.base.errors import UserError, first_line
+from benchmark.engine.bases import UNREADABLE
 
 M = TypeVar("M", bound=ModelMixin)
 
@@ -45,8 +46,8 @@ def read_network(read: Callable[[], M], folder: str, what: str) -> M:
     """
     try:
         network = read()
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except UNREADABLE as error:
+        reason = first_line(error)
         raise UserError(f"no {what} at {folder} ({reason}); give a folder or a hub id") from None
     network._internal_dict = FrozenDict({n: v for n, v in network.config.items() if n != "_name_or_path"})
     return network

@@ -1,6 +1,5 @@
 """A folder of images, with captions and maps from `metadata.jsonl`, or `.txt` or `.json` files beside them, or none."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.base.errors import UserError
-from benchmark.base.files import canonical_json, sha256, sha256_file, utf8
+from benchmark.base.files import canonical_json, json_object, sha256, sha256_file, utf8
 from benchmark.base.images import MAX_BYTES
 from benchmark.contracts.plugins import Part, Sample, Source
 from benchmark.contracts.splitting import divide
@@ -17,6 +16,7 @@ _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 _CAPTION_FIELDS = ("text", "caption", "prompt")
 _MAX_CAPTION_BYTES = 2**20
 _OWN, _OTHER = "file_name", "_file_name"  # of `datasets`: a line's image, and the end of the key of another one
+_MEND = "write one object an image"
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Folder(Source):
             for number, line in enumerate(_read(table).split("\n"), 1):
                 if line.strip():
                     where = f"{table}, line {number}"
-                    lines.append((where, table.parent.relative_to(root), _object(line, where)))
+                    lines.append((where, table.parent.relative_to(root), json_object(line, where, _MEND)))
         return lines
 
     @cached_property
@@ -148,7 +148,7 @@ class Folder(Source):
                 return _bounded(path.with_suffix(".txt"), _MAX_CAPTION_BYTES).decode("utf-8").strip(), None
             if path.with_suffix(".json").is_file():
                 text = _bounded(path.with_suffix(".json"), _MAX_CAPTION_BYTES).decode("utf-8")
-                return _caption(_object(text, path.with_suffix(".json").name)), None
+                return _caption(json_object(text, path.with_suffix(".json").name, _MEND)), None
         except (OSError, ValueError, UserError) as error:
             return None, f"the caption cannot be read ({error})"
         return None, None
@@ -188,16 +188,6 @@ def _read(path: Path) -> str:
         return path.read_text("utf-8")
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8 text; save it as UTF-8") from None
-
-
-def _object(text: str, where: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise UserError(f"{where} is not valid JSON ({error}); mend the line or remove it") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{where} is no JSON object; write one object an image")
-    return value
 
 
 def _caption(row: dict[str, Any]) -> str | None:

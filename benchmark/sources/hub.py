@@ -20,7 +20,7 @@ from datasets import (
 )
 from huggingface_hub import HfApi
 
-from benchmark.base.errors import UserError, did_you_mean
+from benchmark.base.errors import UserError, did_you_mean, first_line
 from benchmark.base.files import canonical_json, sha256, sha256_file
 from benchmark.base.seeds import hash64
 from benchmark.contracts.cells import as_cell
@@ -75,10 +75,10 @@ class Hub(Source):
             raise UserError(f"{self.path} was saved by save_to_disk: it has no configurations and no revisions")
         try:
             if self._is_saved:
-                return load_from_disk(self.path)
+                return _validated(load_from_disk(self.path))
             return load_dataset(self.path, self.config, revision=self._commit, streaming=True)
         except Exception as error:  # the library raises many kinds; its first line says which
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            reason = first_line(error)
             raise UserError(
                 f"cannot open the dataset {self.path}: {reason}; give a hub id or a dataset folder"
             ) from None
@@ -191,6 +191,13 @@ class Hub(Source):
         """Return a cell as it is encoded, a picture that lies in a file of its own as its bytes, and what is wrong."""
         is_picture = isinstance(value, dict) and {"bytes", "path"} <= {*value}
         return self._bytes(value) if is_picture else (as_cell(value), None)
+
+
+def _validated(saved: Dataset | DatasetDict) -> Dataset | DatasetDict:
+    """Return what was saved, every length and text in its Arrow files checked: they have no checksums."""
+    for split in saved.values() if isinstance(saved, DatasetDict) else [saved]:
+        split.data.table.validate(full=True)
+    return saved
 
 
 def _names(split: Dataset | IterableDataset) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
-from benchmark.base.errors import UserError, did_you_mean
+from benchmark.base.errors import UserError, did_you_mean, first_line
 from benchmark.contracts.cells import as_cell, picture_bytes
 from benchmark.contracts.plugins import Part, Sample, Source
 from benchmark.contracts.splitting import Files, matching
@@ -41,7 +41,9 @@ class Parquet(Source):
         return Files(paths, (_open(path).metadata.num_rows for path in paths))
 
     def _check(self, file: Path) -> None:
-        schema = _open(file).schema_arrow
+        schema, about = _open(file).schema_arrow, _open(file).metadata
+        if about.num_rows != sum(about.row_group(i).num_rows for i in range(about.num_row_groups)):
+            raise UserError(f"{file} is no whole Parquet file (its counts of rows differ); fetch it again")
         for column in filter(None, (self.image, self.caption)):
             if column not in schema.names:
                 raise UserError(f'{file} has no column "{column}"; {did_you_mean(column, schema.names)}')
@@ -79,8 +81,8 @@ class Parquet(Source):
 def _open(file: Path) -> parquet.ParquetFile:
     try:
         return parquet.ParquetFile(file, page_checksum_verification=True)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{file} is no whole Parquet file ({str(error).splitlines()[0]}); fetch it again") from None
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} is no whole Parquet file ({first_line(error)}); fetch it again") from None
 
 
 def _rows(file: Path, places: range, columns: list[str]) -> Iterator[tuple[int, dict[str, Any], str | None]]:
@@ -96,7 +98,7 @@ def _rows(file: Path, places: range, columns: list[str]) -> Iterator[tuple[int, 
             try:
                 part = opened.read_row_group(group, columns=columns).slice(first - start, last - first).to_pylist()
             except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-                reason = f"row group {group} is damaged ({str(error).splitlines()[0]})"
+                reason = f"row group {group} is damaged ({first_line(error)})"
                 yield from ((number, {}, reason) for number in range(first, last))
             else:
                 yield from ((number, row, None) for number, row in enumerate(part, first))

@@ -92,17 +92,29 @@ def _index(tar: Path) -> dict[str, Members]:
         UserError: The tar is compressed, damaged or cut off, or holds a member twice.
     """
     samples: dict[str, Members] = {}
+    for member in _members(tar):
+        if member.isfile():
+            key, extension = _split(utf8(member.name))
+            if extension in samples.setdefault(key, {}):
+                raise UserError(f"{tar} holds {member.name} twice; write it again with keys that differ")
+            samples[key][extension] = (member.offset_data, member.size)
+    return samples
+
+
+def _members(tar: Path) -> Iterator[tarfile.TarInfo]:
+    """Yield the members of a tar that is whole: the library ends without a word at a header that is cut or damaged."""
     try:
         with tarfile.open(tar, "r:") as archive:
             for member in archive:
-                if member.isfile():
-                    key, extension = _split(utf8(member.name))
-                    if extension in samples.setdefault(key, {}):
-                        raise UserError(f"{tar} holds {member.name} twice; write it again with keys that differ")
-                    samples[key][extension] = (member.offset_data, member.size)
-    except (tarfile.TarError, OSError) as error:
+                if member.size < 0:  # it would lead back to an earlier member, for ever
+                    raise tarfile.ReadError(f"{member.name!r} has a negative size")
+                yield member
+            assert archive.fileobj is not None
+            archive.fileobj.seek(archive.offset)
+            if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise tarfile.ReadError(f"its end is missing after {archive.offset} bytes")
+    except (tarfile.TarError, OSError, ValueError, OverflowError) as error:  # of sizes that no file has, the last two
         raise UserError(f"{tar} is no whole, uncompressed tar ({error}); unpack .tar.gz, or fetch it again") from None
-    return {key: members for key, members in samples.items() if members}
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -86,7 +86,7 @@ def test_a_caption_may_hold_any_character_json_allows(three: Path) -> None:
     [
         ('{"file_name": "one.jpg", "text"', "line 2 is not valid JSON"),
         ('{"name": "one.jpg", "text": "x"}', 'line 2 has no "file_name"'),
-        ('["one.jpg", "x"]', "line 2 is no JSON object"),
+        ('["one.jpg", "x"]', "line 2 holds no JSON object"),
     ],
 )
 def test_a_bad_metadata_line_is_named(three: Path, line: str, told: str) -> None:
