@@ -156,6 +156,8 @@ def _controls(form: Generate, dataset: "BuiltDataset") -> tuple[list[_Control], 
 
 def _trained(run: Path) -> _Control:
     """Return the control a finished run ended with."""
+    from benchmark.base.forms import checked
+    from benchmark.contracts.records import Trained
     from benchmark.engine.checkpoints import checkpoint_step, newest_checkpoint
     from benchmark.engine.runs import RUN, read_finished
 
@@ -163,6 +165,7 @@ def _trained(run: Path) -> _Control:
     if record["status"] == "diverged":
         raise UserError(f"{run} diverged ({record['reason']}); a run without an end has nothing to draw with")
     config, checkpoint = record["config"], newest_checkpoint(run)
+    checked(Trained, config, f"{run / RUN}", "train it again in another folder")
     module = registry.remake(Method, config["method"]).load(str(checkpoint))
     words = {"name": run.resolve().name, "run": str(run), "step": checkpoint_step(checkpoint), **config}
     return _Control(module.eval(), config["condition"]["name"], words)

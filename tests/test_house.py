@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from itertools import pairwise
 from pathlib import Path
 
@@ -53,6 +54,16 @@ def test_the_readme_names_every_folder_of_the_package_and_no_other() -> None:
 @pytest.mark.parametrize("family", registry.FAMILIES)
 def test_every_family_has_a_member(family: type) -> None:
     assert registry.names(family)
+
+
+def test_the_lowest_versions_are_those_that_the_project_allows() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [
+        *project["dependencies"],
+        *(name for extra in project["optional-dependencies"].values() for name in extra),
+    ]
+    bounds = sorted(text.replace(">=", "==") for text in wanted if ">=" in text)
+    assert (ROOT / "lowest.txt").read_text().splitlines() == bounds
 
 
 def test_no_pickle_is_ever_loaded() -> None:

@@ -126,6 +126,19 @@ def _decoded(data: bytes, read: Callable[[Image.Image], NDArray[Any]]) -> NDArra
         raise BadImage(f"unreadable ({type(error).__name__}: {reason})".replace("\n", " ")) from None
 
 
+def check_sums(data: bytes) -> None:
+    """Hold an encoded picture to its own checksums, which decoding does not: a flipped bit may show another picture.
+
+    Raises:
+        BadImage: They do not fit; formats without checksums pass.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.verify()
+    except Exception as error:  # as in decoding, Pillow raises many kinds
+        raise BadImage(f"damaged ({type(error).__name__})") from None
+
+
 def is_plain_jpeg(data: bytes) -> bool:
     """Whether bytes are an RGB JPEG that is stored upright: it can be kept as it is."""
     with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as image:

@@ -52,6 +52,50 @@ class Training(_Open):
     corrupt: list[str] = []
 
 
+class _Built(Named):
+    path: str
+    fingerprint: str
+
+
+class _Keys(_Open):
+    n: PositiveInt
+    sha256: str
+
+
+class _Base(Named):
+    weights_sha256: str
+
+
+class Work(_Open):
+    """What the record of a folder of work holds, whatever the work."""
+
+    config: dict[str, Any]
+    provenance: dict[str, Any]
+    status: str
+
+
+class Imaging(_Open):
+    """What is read of how images were made."""
+
+    dataset: _Built
+    split: str
+    samples: _Keys
+    prompts: str
+    sampling: dict[str, Any]
+    base: _Base
+    condition: Named | list[Named] | None
+    control: Named | None
+
+
+class Trained(Training):
+    """What is read of how a run was trained, by those who draw with it."""
+
+    dataset: _Built
+    condition: Named
+    method: Named
+    base: str
+
+
 def _check_training(training: dict[str, Any]) -> None:
     for part in training.get("parts", [training]):
         Training.model_validate(part)

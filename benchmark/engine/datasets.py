@@ -43,6 +43,8 @@ class Manifest:
 
     def __post_init__(self) -> None:
         """Refuse a manifest without the counts and lists that readers rely on."""
+        if self.manifest_version != MANIFEST_VERSION:
+            raise UserError(f"a manifest of version {self.manifest_version}, not {MANIFEST_VERSION}; build again")
         if {*self.num_rows} != {*SPLITS}:
             raise UserError(f"a manifest without the rows of {', '.join(SPLITS)}; delete it and build again")
         if self.hygiene is not None and {*self.hygiene} != _HYGIENE:
@@ -70,6 +72,8 @@ class Manifest:
     def adds_up(self, commits: Sequence[Commit]) -> bool:
         """Whether fingerprint and counts are those of its plan's hash, its commits and what is excluded."""
         counted = _num_rows(commits, Likeness(self.excluded))
+        if any(commit.plan_hash != self.plan_hash for commit in commits):
+            return False
         return (fingerprint(self.plan_hash, commits, self.excluded), counted) == (self.fingerprint, self.num_rows)
 
     def write(self, folder: Path) -> None:

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from benchmark.base.errors import UserError, did_you_mean
 from benchmark.base.files import canonical_json, replace_file, sha256, sha256_file
-from benchmark.base.images import BadImage, decode_rgb, encode_png
+from benchmark.base.forms import checked
+from benchmark.base.images import BadImage, check_sums, decode_rgb, encode_png
+from benchmark.contracts.records import Imaging
 from benchmark.engine.bases import Base
 from benchmark.engine.datasets import BuiltDataset
 from benchmark.engine.runs import IMAGES, read_finished
@@ -102,7 +104,9 @@ def read_images(folder: Path, keys: Sequence[str], resolution: int) -> NDArray[n
     images = []
     for key in keys:
         try:
-            images.append(decode_rgb(image_path(folder, key).read_bytes()))
+            data = image_path(folder, key).read_bytes()
+            images.append(decode_rgb(data))
+            check_sums(data)
         except BadImage as error:
             raise UserError(f"{image_path(folder, key)}: {error}; delete it and generate again") from None
         if images[-1].shape[:2] != (resolution, resolution):
@@ -206,6 +210,7 @@ def _content(folder: Path, keys: Sequence[str]) -> str:
 def read_config(folder: Path) -> dict[str, Any]:
     """Return how the images of a finished folder were made."""
     config: dict[str, Any] = read_finished(folder, IMAGES)["config"]
+    checked(Imaging, config, f"{folder / IMAGES}", "delete it and generate again")
     return config
 
 

@@ -44,6 +44,8 @@ class Plan:
 
     def __post_init__(self) -> None:
         """Refuse a plan whose plugins have no names, as only one from elsewhere can be."""
+        if self.plan_version != PLAN_VERSION:
+            raise UserError(f"a plan of version {self.plan_version}, not {PLAN_VERSION}; build the dataset again")
         plugins = [self.source, *self.conditions, *(a for a in self.annotators.values() if a is not None)]
         names = [condition.get("name") for condition in self.conditions]
         if not names or not all(isinstance(plugin.get("name"), str) for plugin in plugins):

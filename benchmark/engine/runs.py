@@ -5,7 +5,9 @@ from typing import Any
 
 from benchmark.base.errors import UserError
 from benchmark.base.files import create_once, difference, pretty_json, read_json, refuse_foreign, replace_file
+from benchmark.base.forms import checked
 from benchmark.base.provenance import commit, machine, package_versions
+from benchmark.contracts.records import Work
 
 RUN, IMAGES = "run.json", "images.json"
 _MADE_BY = {RUN: "train", IMAGES: "generate"}
@@ -22,11 +24,17 @@ def ended(folder: Path, file: str, config: dict[str, Any]) -> str | None:
     refuse_foreign(folder, path)
     if not path.exists():
         return None
-    present = read_json(path)
+    present = _read(path)
     if present["config"] != config:
         changes = difference(present["config"], config)
         raise UserError(f"{folder} was made differently ({changes}); give another --out or delete the folder")
     return None if present["status"] == _OPEN else str(present["status"])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    record = read_json(path)
+    checked(Work, record, str(path), "delete its folder and make it again")
+    return record
 
 
 def begin(folder: Path, file: str, config: dict[str, Any], provenance: dict[str, Any]) -> None:
@@ -36,7 +44,7 @@ def begin(folder: Path, file: str, config: dict[str, Any], provenance: dict[str,
 
 def finish(folder: Path, file: str, status: str, **more: Any) -> None:
     """Set the status of a folder: "finished", or "diverged"."""
-    replace_file(folder / file, pretty_json({**read_json(folder / file), "status": status, **more}))
+    replace_file(folder / file, pretty_json({**_read(folder / file), "status": status, **more}))
 
 
 def read_finished(folder: Path, file: str) -> dict[str, Any]:
@@ -48,7 +56,7 @@ def read_finished(folder: Path, file: str) -> dict[str, Any]:
     command = _MADE_BY[file]
     if not (folder / file).exists():
         raise UserError(f"{folder} holds no {file}; make it with python -m benchmark.{command}")
-    record = read_json(folder / file)
+    record = _read(folder / file)
     if record["status"] == _OPEN:
         raise UserError(f"the work in {folder} is not finished; run the same {command} command again")
     return record
@@ -62,4 +70,4 @@ def provenance(command: str) -> dict[str, Any]:
 
 def read_status(folder: Path, file: str) -> str:
     """Return the status in a folder's record, "not begun" where there is none."""
-    return str(read_json(folder / file)["status"]) if (folder / file).exists() else "not begun"
+    return str(_read(folder / file)["status"]) if (folder / file).exists() else "not begun"

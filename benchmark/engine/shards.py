@@ -113,6 +113,8 @@ class Commit:
             raise UserError(f'a commit of no shard, "{self.shard}"; delete it and build again')
         if self.file is not None and self.file != _file_name(self.shard, self.sha256 or ""):
             raise UserError(f'the commit of {self.shard} names another file, "{self.file}"; delete it and build again')
+        if self.num_in != self.num_ok + len(self.failed) + len(self.dropped):
+            raise UserError(f"the commit of {self.shard} does not add up; delete it and build again")
 
     @property
     def split(self) -> str:
