@@ -17,7 +17,7 @@ from benchmark.engine.checkpoints import load_tensors, save_tensors
 from benchmark.engine.shards import read_rows
 
 _BATCH = 32
-_DIGEST = "sha256"  # in a cache file; one of before it was kept is made anew
+_DIGEST = "sha256"
 
 
 def moments_of_shards(base: Base, shards: Iterable[Path], cache: Path) -> Tensor:
@@ -29,21 +29,26 @@ def moments_of_shards(base: Base, shards: Iterable[Path], cache: Path) -> Tensor
     parts = []
     for shard in shards:
         path = cache / vae / f"{shard.stem}.safetensors"
-        if not path.exists() or _DIGEST not in load_tensors(path)[1]:
+        moments = _read(path)
+        if moments is None:
             images = [decode_rgb(row["image"]["bytes"]) for row in read_rows(shard, ["image"])]
             moments = encode_moments(base, np.stack(images), shard.stem)
             save_tensors(path, {"moments": moments}, {_DIGEST: _digest(moments)})
-        parts.append(_read(path))
+        parts.append(moments)
     return torch.cat(parts)
 
 
-def _read(path: Path) -> Tensor:
-    """Return what a cache file holds.
+def _read(path: Path) -> Tensor | None:
+    """Return what a cache file holds, or None where there is none, or one from before it held its hash.
 
     Raises:
         UserError: It is damaged: a wrong bit would train on other pictures without a word.
     """
+    if not path.exists():
+        return None
     tensors, about = load_tensors(path)
+    if _DIGEST not in about:
+        return None
     if "moments" not in tensors or _digest(tensors["moments"]) != about[_DIGEST]:
         raise UserError(f"{path} is damaged; delete it and run the command again")
     return tensors["moments"]

@@ -81,7 +81,7 @@ JSON: dict[str, tuple[Any, Read]] = {
     "commits/val-000000.json": (None, lambda path: read_commit(path.parents[1], "val-000000")),
     "images.json": (IMAGES_JSON, lambda path: read_config(path.parent)),
     "run.json": (IMAGES_JSON, lambda path: read_finished(path.parent, RUN)),
-    "record.json": (made_up("a", 0.5).model_dump(mode="json"), lambda path: (read_record(path), shown(path))),
+    "results/record.json": (made_up("a", 0.5).model_dump(mode="json"), lambda path: (read_record(path), shown(path))),
     "f.failed.json": (FAILURE, lambda path: read_failures(path.parent)),
     "bands.json": (BANDS, read_bands),
     "curve.jsonl": ({"step": 1, "probe": {"miou.normalised": 0.5}}, lambda path: read_probes(path)),
@@ -106,6 +106,7 @@ def place(tmp_path: Path, tiny_dataset: Path, photos: Path) -> Path:
     for name in ("plan.json", "manifest.json", "commits"):
         copy = shutil.copytree if (tiny_dataset / name).is_dir() else shutil.copyfile
         copy(tiny_dataset / name, tmp_path / name)
+    (tmp_path / "results").mkdir()
     for i in range(4):
         shutil.copyfile(photos / "more" / f"tall-{i:02d}.png", tmp_path / f"{'abcd'[i]}.png")
     return tmp_path
@@ -142,7 +143,7 @@ ANY = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=6,
 )
-quick = settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quick = settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def damaged(data: st.DataObject, text: bytes) -> bytes:

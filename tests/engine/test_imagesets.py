@@ -1,9 +1,12 @@
 """The four prompt settings of the paper's ablation."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from benchmark.base.errors import UserError
-from benchmark.engine.imagesets import PROMPTS, prompts
+from benchmark.engine.imagesets import PROMPTS, image_path, prompts, read_images, write_image
 
 CAPTIONS = ["a red cube", "a blue cone", "a person", "a green sphere", "two cubes"]
 
@@ -32,3 +35,18 @@ def test_conflicting_prompts_need_captions_that_differ(captions: list[str]) -> N
 @pytest.mark.parametrize("setting", PROMPTS)
 def test_every_setting_gives_a_prompt_for_each_sample(setting: str) -> None:
     assert len(prompts(setting, CAPTIONS)) == 5
+
+
+def test_an_image_with_a_flipped_bit_or_cut_short_is_never_scored(tmp_path: Path) -> None:
+    """Decoding alone lets a few of these pass as another picture."""
+    picture = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    write_image(tmp_path, "a", picture)
+    path = image_path(tmp_path, "a")
+    whole = path.read_bytes()
+    flips = [whole[:i] + bytes([whole[i] ^ 1 << i % 8]) + whole[i + 1 :] for i in range(len(whole))]
+    for data in [*flips, *(whole[:i] for i in range(0, len(whole) - 12, 29))]:
+        path.write_bytes(data)
+        with pytest.raises(UserError, match=r"a\.png.*delete it and generate again"):
+            read_images(tmp_path, ["a"], 16)
+    path.write_bytes(whole)
+    assert np.array_equal(read_images(tmp_path, ["a"], 16)[0], picture)

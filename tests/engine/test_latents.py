@@ -45,8 +45,28 @@ def test_a_second_run_reads_the_cache(base: Base, renders: Images, tmp_path: Pat
     shard, cache = write_images(tmp_path / "a", renders[:2]), tmp_path / "cache"
     first = moments_of_shards(base, [shard], cache)
     (file,) = cached_files(cache)
-    save_file({"moments": first + 1}, file)
-    assert torch.equal(moments_of_shards(base, [shard], cache), first + 1)
+    kept = file.stat().st_mtime_ns
+    assert torch.equal(moments_of_shards(base, [shard], cache), first)
+    assert file.stat().st_mtime_ns == kept
+    save_file({"moments": first + 1}, file)  # of a version that kept no hash: made anew
+    assert torch.equal(moments_of_shards(base, [shard], cache), first)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+def test_a_bit_of_a_cache_file_that_flipped_is_never_trained_on(
+    share: float, base: Base, renders: Images, tmp_path: Path
+) -> None:
+    shard, cache = write_images(tmp_path / "a", renders[:2]), tmp_path / "cache"
+    first = moments_of_shards(base, [shard], cache)
+    (file,) = cached_files(cache)
+    data = bytearray(file.read_bytes())
+    header = 8 + int.from_bytes(data[:8], "little")
+    data[header + int(share * (len(data) - header))] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(UserError, match="is damaged; delete it"):
+        moments_of_shards(base, [shard], cache)
+    file.unlink()
+    assert torch.equal(moments_of_shards(base, [shard], cache), first)
 
 
 def test_the_same_images_elsewhere_share_the_cache_and_others_do_not(

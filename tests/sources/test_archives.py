@@ -1,12 +1,16 @@
 """Sources that are read in their own order: tars of samples, and Parquet files as `datasets` writes them."""
 
+import contextlib
 import io
 import json
 import tarfile
+import tempfile
 from pathlib import Path
 
 import pytest
 from datasets import Dataset, Features, Image, Value
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pyarrow import parquet as pq
 
 from benchmark import build
@@ -15,7 +19,7 @@ from benchmark.contracts.plugins import Sample, Source
 from benchmark.contracts.splitting import consecutive, in_files
 from benchmark.engine.datasets import BuiltDataset
 from benchmark.sources.parquet import Parquet
-from benchmark.sources.webdataset import Webdataset
+from benchmark.sources.webdataset import Webdataset, _index
 
 
 def write_tar(path: Path, members: list[tuple[str, bytes]]) -> Path:
@@ -143,6 +147,45 @@ def test_a_tar_that_is_cut_off_or_compressed_is_named(tars: Path, tmp_path: Path
         (tmp_path / name).write_bytes(data)
         with pytest.raises(UserError, match=f"{name} is no whole, uncompressed tar"):
             samples(Webdataset(str(tmp_path / name)))
+
+
+def test_a_tar_cut_between_members_or_with_a_damaged_header_is_not_read_as_a_shorter_one(
+    tars: Path, tmp_path: Path
+) -> None:
+    """The library ends at either without a word."""
+    whole = (tars / "00000.tar").read_bytes()
+    with tarfile.open(tars / "00000.tar") as archive:
+        starts = [member.offset for member in archive]
+    for start in starts[1:]:
+        for data in (whole[:start], whole[:start] + bytes([whole[start] ^ 1]) + whole[start + 1 :]):
+            (tmp_path / "t.tar").write_bytes(data)
+            with pytest.raises(UserError, match=r"t\.tar is no whole, uncompressed tar"):
+                samples(Webdataset(str(tmp_path / "t.tar")))
+            _index.cache_clear()
+
+
+@given(data=st.data())
+@settings(deadline=None, max_examples=40)
+def test_any_header_of_a_tar_is_read_or_refused(data: st.DataObject) -> None:
+    """Sizes, kinds and names changed with the checksum made to fit, negative and endless sizes among them."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_tar(Path(folder) / "t.tar", [("a.jpg", b"x" * 600), ("b.jpg", b"y"), ("c.txt", b"z")])
+        tar = bytearray(path.read_bytes())
+        header = 512 * data.draw(st.integers(0, 5))
+        fields = [range(124, 136), range(156, 157), range(100), range(257, 263), range(345, 500)]
+        field = data.draw(st.sampled_from(fields))
+        sizes = [b"\xff" * 11 + b"\x00", b"\x80" + b"\xff" * 11, b"\xff" * 10 + b"\xfe\x00", b"9" * 12]
+        texts = st.sampled_from(sizes)
+        text = data.draw(texts | st.binary(min_size=1, max_size=12))[: len(field)]
+        tar[header + field.start : header + field.start + len(text)] = text
+        if data.draw(st.booleans()):
+            tar[header + 156] = data.draw(st.sampled_from(b"ZLKxgS5"))
+        tar[header + 148 : header + 156] = b" " * 8
+        tar[header + 148 : header + 156] = b"%06o\0 " % sum(tar[header : header + 512])
+        path.write_bytes(tar)
+        with contextlib.suppress(UserError):
+            assert samples(Webdataset(str(path)))
+        _index.cache_clear()
 
 
 def test_a_member_that_comes_twice_is_named(pictures: list[bytes], tmp_path: Path) -> None:
