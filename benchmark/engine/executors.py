@@ -9,11 +9,13 @@ import tempfile
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from itertools import islice
 from math import ceil
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any, TypeVar
 
 from benchmark.base.errors import UserError
@@ -38,7 +40,7 @@ def run_local(function: Callable[[T], R], items: Sequence[T], workers: int | Non
         yield from map(function, items)
         return
     under_way: deque[Future[R]] = deque()
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent) as pool:
         try:
             for item in items:
                 under_way.append(pool.submit(function, item))
@@ -46,8 +48,25 @@ def run_local(function: Callable[[T], R], items: Sequence[T], workers: int | Non
                     yield under_way.popleft().result()
             while under_way:
                 yield under_way.popleft().result()
+        except BrokenProcessPool:
+            raise UserError(
+                "a worker process was ended from outside, as where memory runs out; what is finished is kept: run the "
+                "same command again, with fewer --workers"
+            ) from None
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """Watch the process that started this one: without it nobody would ever give this one work, or end it."""
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 def run_ray(function: Callable[[T], R], items: Sequence[T], workers: int | None, warm: bool = False) -> Iterator[R]:

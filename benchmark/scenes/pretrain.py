@@ -354,7 +354,8 @@ def run_stage(name: str, work: Path, out: Path, pool_size: int, device: str) -> 
 
 def main(argv: list[str] | None = None) -> int:
     """Parse arguments and run the stages asked for, in order."""
-    parser = argparse.ArgumentParser(prog="python -m benchmark.scenes.pretrain", description=__doc__)
+    example = "example: python -m benchmark.scenes.pretrain --stage vae --work runs/pretrain --out runs/weights"
+    parser = argparse.ArgumentParser(prog="python -m benchmark.scenes.pretrain", description=__doc__, epilog=example)
     parser.add_argument("--work", type=Path, default=Path("runs/pretrain"), help="checkpoints and rendered pool")
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="where the weights go (default: the package)")
     parser.add_argument("--stage", choices=[*STAGES, "all"], default="all")

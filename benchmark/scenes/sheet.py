@@ -23,7 +23,8 @@ def sheet(seed: int, split: str, count: int, columns: int, resolution: int) -> N
 
 def main(argv: list[str] | None = None) -> int:
     """Parse arguments and write the picture, in the format that its suffix names."""
-    parser = argparse.ArgumentParser(prog="python -m benchmark.scenes.sheet", description=__doc__)
+    example = "example: python -m benchmark.scenes.sheet scenes.png --count 16 --columns 4"
+    parser = argparse.ArgumentParser(prog="python -m benchmark.scenes.sheet", description=__doc__, epilog=example)
     parser.add_argument("picture", type=Path, help="where it goes: .png, .jpg or .webp")
     parser.add_argument("--seed", type=int, default=0, help="which world (default: 0)")
     parser.add_argument("--split", choices=SPLITS, default="train")

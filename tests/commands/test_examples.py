@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from benchmark.cli import fill
+from benchmark.scenes import sheet
+from benchmark.scenes.pretrain import STAGES
 from tests.test_house import FORMS
 
 
@@ -15,14 +17,27 @@ def example(name: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
     with pytest.raises(SystemExit) as caught:
         importlib.import_module(f"benchmark.{name}").main(["--help"])
     assert caught.value.code == 0
-    last = capsys.readouterr().out.rstrip().splitlines()[-1]
-    assert last.startswith(f"example: python -m benchmark.{name}")
-    return shlex.split(last)[4:]
+    _, _, last = capsys.readouterr().out.rpartition("example: ")
+    assert last.startswith(f"python -m benchmark.{name}")
+    return shlex.split(last)[3:]
 
 
 @pytest.mark.parametrize("name", FORMS)
 def test_help_ends_with_an_example_that_parses(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     fill(FORMS[name], example(name, capsys))
+
+
+def test_the_sheet_of_scenes_is_drawn_as_its_help_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert sheet.main(example("scenes.sheet", capsys)) == 0
+    assert (tmp_path / "scenes.png").exists()
+
+
+def test_the_help_of_the_stages_names_one_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    words = example("scenes.pretrain", capsys)
+    assert words[words.index("--stage") + 1] in STAGES
 
 
 def test_the_examples_run_in_their_order(

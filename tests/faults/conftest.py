@@ -4,6 +4,7 @@ A moment is a number of files in the folder a command writes to, drawn up to wha
 of a second more: most kills fall into work, not into imports.
 """
 
+import contextlib
 import os
 import random
 import signal
@@ -101,6 +102,16 @@ class Faults:
         else:
             self.seen["ended before"] += 1
         process.wait(timeout=_LONGEST)
+        self._wait_for_the_rest(process.pid)
+
+    def _wait_for_the_rest(self, group: int) -> None:
+        """See that what a command started does not outlive it."""
+        until = time.monotonic() + 60
+        with contextlib.suppress(ProcessLookupError):
+            while True:
+                os.killpg(group, 0)
+                assert time.monotonic() < until, "a worker outlives its command"
+                time.sleep(0.05)
 
     def left_over(self, folder: Path) -> None:
         """Count temporary files that killed processes left behind; nobody reads them."""
