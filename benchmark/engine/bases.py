@@ -17,7 +17,6 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from diffusers.utils import logging as diffusers_logging
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
@@ -45,8 +44,8 @@ _MADE_FOR = {
     "cross_attention_dim": "cross_attention_dim",
     "addition_embed_type": "addition_embed_type",
 }
-# What diffusers and transformers raise of a folder that holds no model, a damaged one, or one with code of its own.
-UNREADABLE = (OSError, ValueError, RuntimeError, TypeError, SafetensorError)
+# diffusers and transformers raise many kinds of a folder that holds no model, a damaged one, or one with its own code.
+UNREADABLE = Exception
 
 
 @dataclass(frozen=True)
@@ -205,6 +204,8 @@ def load_base(name: str, device: str = "cpu") -> Base:
     quiet_libraries()
     try:
         pipeline = _load_pipeline(name, folder)
+    except UserError:
+        raise
     except UNREADABLE as error:
         reason = first_line(error)
         raise UserError(

@@ -84,7 +84,7 @@ def _load(folder: Path) -> tuple[Any, Any]:
         model = AutoModelForImageTextToText.from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
         )
-    except (*UNREADABLE, KeyError) as error:
+    except UNREADABLE as error:
         reason = first_line(error)
         raise UserError(
             f"{folder} captions no images ({reason}); give an image-to-text model of transformers with safetensors, "

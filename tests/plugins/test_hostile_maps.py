@@ -19,7 +19,7 @@ from benchmark.contracts.cells import as_cell
 from benchmark.contracts.plugins import Cell, Condition
 from benchmark.scenes.figure import KEYPOINTS
 
-SIDE = 8
+SIDE = 16  # SSIM needs 11
 quick = settings(deadline=None, max_examples=60)
 NAMES = registry.names(Condition)
 
