@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import jinja2
-from markupsafe import Markup
 
 from benchmark.base.console import plain, say
 from benchmark.base.errors import UserError
@@ -176,7 +175,7 @@ def _in_a_cell(value: object) -> object:
 
     What a macro made is made of such texts already; the template says so with ``safe``.
     """
-    if not isinstance(value, str) or isinstance(value, Markup):
+    if not isinstance(value, str) or hasattr(value, "__html__"):
         return value
     text = plain(" ".join(value.split()) if value.strip() else value)
     return text.replace("|", "\\|").replace("<", "&lt;").replace("](", "]\\(")
