@@ -8,6 +8,7 @@ _COMMANDS = {
     "train": "fit a ControlNet on a frozen base",
     "generate": "generate images for a split, with or without control",
     "evaluate": "score images: condition reconstruction, Frechet distance, CLIP score",
+    "compare": "how far two records of the same samples lie apart, sample by sample",
     "leaderboard": "make the board from result records",
     "study": "run many of these from one file: study run smoke",
     "regress": "did a change make training worse? four short runs against committed bands",

@@ -55,7 +55,7 @@ def evaluate(form: Evaluate) -> Path:
     from benchmark.engine.bases import load_base
     from benchmark.engine.datasets import BuiltDataset
     from benchmark.engine.latents import round_trip
-    from benchmark.engine.records import read_record, record_path, write_record
+    from benchmark.engine.records import read_record, record_path, write_record, write_samples
 
     config = _config(form)
     dataset = BuiltDataset.open(form.dataset or Path(config["dataset"]["path"]))
@@ -85,6 +85,7 @@ def evaluate(form: Evaluate) -> Path:
     _copy_curve(config, path.with_suffix(".jsonl"))
     write_record(form.results, record)  # last: a record stands for all that lies beside it
     _say_scores(record, condition, path)
+    write_samples(path, record, reference.keys)
     return path
 
 

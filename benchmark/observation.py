@@ -82,7 +82,7 @@ def score_images(
     real, *others = _tables(columns, reference, sets, trained_on)
     scored = [[score for metric in metrics.values() for score in metric.score(one, real)] for one in others]
     count = len(evidence.generated)
-    return _averaged(scored[:count]), _averaged(scored[count:])
+    return averaged(scored[:count]), averaged(scored[count:])
 
 
 def _tables(
@@ -117,10 +117,10 @@ def _nearest(space: Encoder, vectors: list[Vectors], trained_on: Batches | None)
     return [np.stack([distance, np.full(len(distance), float(count))], axis=1) for distance in best]
 
 
-def _averaged(sets: list[list[Score]]) -> list[Score]:
-    """Return the mean score of sets of images of the same samples; its error is at most the mean of theirs.
+def averaged(sets: list[list[Score]]) -> list[Score]:
+    """Return the mean score of sets of images of the same samples, its error that of n samples, not of their images.
 
-    The sets share their samples, so that nothing less is safe; n stays the number of samples.
+    Images of one sample are not independent: what they pull together is one observation.
     """
     if len(sets) == 1:
         return sets[0]
@@ -133,9 +133,11 @@ def _mean(scores: tuple[Score, ...]) -> Score:
         first.name,
         value=float(np.mean([score.value for score in scores])),
         estimate=float(np.mean([score.estimate for score in scores])),
-        stderr=float(np.mean([score.stderr for score in scores])),
+        stderr=float(np.std(pulls, ddof=1) / np.sqrt(first.n)),
         n=first.n,
         higher_is_better=first.higher_is_better,
         definition={**first.definition, "sets": len(scores)},
         unranked=first.unranked,
     )
+    pulls = np.mean([score.influence for score in scores], axis=0)
+        influence=pulls.tolist(),

@@ -13,6 +13,7 @@ import pytest
 from benchmark import leaderboard, registry
 from benchmark.build import Build
 from benchmark.cli import fill
+from benchmark.compare import Compare
 from benchmark.engine.board import Section, counted, sections
 from benchmark.engine.cells import Cell
 from benchmark.engine.records import read_failures, read_invalidated, read_records
@@ -25,7 +26,9 @@ from benchmark.study import Study
 from benchmark.train import Train
 
 ROOT = Path(__file__).parents[1]
-FORMS = {form.__name__.lower(): form for form in (Build, Evaluate, Generate, Leaderboard, Regress, Study, Train)}
+FORMS = {
+    form.__name__.lower(): form for form in (Build, Compare, Evaluate, Generate, Leaderboard, Regress, Study, Train)
+}
 
 
 def readme_commands() -> list[str]:

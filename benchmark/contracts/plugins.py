@@ -314,4 +314,7 @@ class Metric(ABC):
 
     @abstractmethod
     def score(self, generated: Table, reference: Table) -> list[Score]:
-        """Return the scores of generated against reference observations, row by row on the same keys."""
+        """Return the scores of generated against reference observations, row by row on the same keys.
+
+        Each carries the influence of every sample: what pairs two records, and several images of one sample.
+        """

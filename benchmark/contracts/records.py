@@ -1,9 +1,11 @@
 """The schemas of what is kept: a score, and the result record that carries everything needed to trust it."""
 
+import itertools
 import math
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, PositiveInt, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StringConstraints, model_validator
 
 
 class _Frozen(BaseModel):
@@ -116,6 +118,8 @@ class Score(_Frozen):
         high: Upper end of the 95 % interval.
         n: Generated images behind the number.
         unranked: Why the number must not be ranked, or None.
+        influence: By how much each sample moves the estimate, times n, in the order of the keys; its standard deviation
+            over sqrt(n) is `stderr`. Kept beside a record, not in it: empty in a score that was read from one.
     """
 
     name: str
@@ -128,6 +132,7 @@ class Score(_Frozen):
     higher_is_better: bool
     definition: dict[str, Any]
     unranked: str | None = None
+    influence: tuple[float, ...] = Field(default=(), exclude=True, repr=False)
 
     @classmethod
     def of(
@@ -141,6 +146,7 @@ class Score(_Frozen):
         higher_is_better: bool,
         definition: dict[str, Any],
         unranked: str | None = None,
+        influence: Sequence[float] = (),
     ) -> Self:
         """Return a score with the normal 95 % interval around its estimate."""
         return cls(
@@ -154,6 +160,7 @@ class Score(_Frozen):
             higher_is_better=higher_is_better,
             definition=definition,
             unranked=unranked,
+            influence=tuple(influence),
         )
 
     @property
@@ -262,6 +269,12 @@ class Record(_Frozen):
     floor_scores: tuple[Score, ...]
     counts: Counts
     environment: dict[str, Any]
+
+    @property
+    def measured(self) -> dict[str, Score]:
+        """The scores that what steered can change, by name; the other anchors are alike in comparable records."""
+        found = [(each.run, each.normalised, each.gain) for each in self.reconstruction.values()]
+        return {score.name: score for score in (*itertools.chain(*found), *self.scores) if score is not None}
 
     @model_validator(mode="after")
     def _holds_what_is_read(self) -> Self:

@@ -1,18 +1,24 @@
 """Result records on disk: written once, read back whole, found again by folder."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
 from benchmark.base.errors import UserError
-from benchmark.base.files import create_once, json_object, pretty_json
+from benchmark.base.files import canonical_json, create_once, json_object, pretty_json, replace_file, sha256
 from benchmark.base.forms import checked, read_toml
 from benchmark.contracts.records import Failure, Invalidated, Record
 
 F = TypeVar("F", bound=BaseModel)
 _FAILED = ".failed.json"
+_SAMPLES, _KEY = ".parquet", "key"
 INVALIDATED = "invalidated.toml"
 
 
@@ -57,6 +63,8 @@ def read_record(path: Path) -> Record:
 
 
 def _read(path: Path, kind: type[F]) -> F:
+    if not path.is_file():
+        raise UserError(f"{path} is no file; give a record that benchmark.evaluate wrote")
     try:
         return kind.model_validate_json(path.read_bytes())
     except (ValidationError, RecursionError) as error:
@@ -84,6 +92,57 @@ def read_probes(record: Path) -> list[dict[str, Any]]:
     for row in probes:
         checked(_Probe, row, f"{curve}, a probe", remedy)
     return probes
+
+
+def write_samples(path: Path, record: Record, keys: Sequence[str]) -> None:
+    """Keep the influence of each sample on each score of a record beside it, as a table with a row for each key.
+
+    Raises:
+        UserError: A metric that does not say what each sample adds.
+    """
+    for name, score in record.measured.items():
+        if len(score.influence) != len(keys):
+            raise UserError(
+                f"{name} has {len(score.influence)} influences for {len(keys)} samples; a metric gives each one"
+            )
+    columns = {name: np.array(score.influence, np.float32) for name, score in record.measured.items()}
+    buffer = BytesIO()
+    pq.write_table(pa.table({_KEY: list(keys), **columns}), buffer)
+    replace_file(path.with_suffix(_SAMPLES), buffer.getvalue())
+
+
+def read_samples(path: Path, record: Record) -> dict[str, NDArray[np.float64]]:
+    """Return the influences (N,) of the samples on each score of a record, in the order of their keys.
+
+    Raises:
+        UserError: They were not kept, or are not those of this record.
+    """
+    beside = path.with_suffix(_SAMPLES)
+    if not beside.exists():
+        raise UserError(
+            f"{beside} is missing: the record alone does not say what each sample adds; score its images again, with "
+            f"another --results if the record is to stay: {record.environment['command']}"
+        )
+    try:
+        table = pq.read_table(beside)
+    except pa.ArrowException as error:
+        raise UserError(f"{beside} cannot be read ({error}); score the images of the record again") from None
+    if not _belongs(table, record):
+        raise UserError(f"{beside} is not of the record beside it; score its images again with another --results")
+    return {name: table[name].to_numpy().astype(np.float64) for name in record.measured}
+
+
+def _belongs(table: pa.Table, record: Record) -> bool:
+    """Whether a table is of a record's samples, and its columns, in single precision, spread as the errors say."""
+    if {*table.column_names} != {_KEY, *record.measured}:
+        return False
+    if sha256(canonical_json(table[_KEY].to_pylist())) != record.dataset["keys_sha256"]:
+        return False
+    spreads = {name: np.std(table[name].to_numpy(), ddof=1, dtype=np.float64) for name in record.measured}
+    return all(
+        np.isclose(spreads[name] / np.sqrt(len(table)), score.stderr, rtol=1e-3, atol=1e-9)
+        for name, score in record.measured.items()
+    )
 
 
 def read_records(root: Path) -> dict[Path, Record]:

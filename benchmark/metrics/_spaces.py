@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmark.base.errors import UserError
 from benchmark.base.seeds import Stream
@@ -63,6 +64,7 @@ class Agreement(Metric):
                 value=estimate.value,
                 estimate=estimate.value,
                 stderr=estimate.stderr,
+                influence=estimate.influence.tolist(),
                 n=estimate.n,
                 higher_is_better=True,
                 definition={"estimator": f"mean of {self.scale:g} cos, unclamped"},
@@ -76,6 +78,7 @@ def distance(
     value: float,
     estimate: float,
     stderr: float,
+    influence: NDArray[np.float64],
     sizes: tuple[int, int],
     estimator: str,
     unranked: str | None = None,
@@ -86,6 +89,7 @@ def distance(
         value=value,
         estimate=estimate,
         stderr=stderr,
+        influence=influence.tolist(),
         n=sizes[0],
         higher_is_better=False,
         definition={"estimator": estimator, "num_reference": sizes[1]},
@@ -110,6 +114,7 @@ def frechet(name: str, generated: Vectors, reference: Vectors) -> Score:
         value=estimate.value,
         estimate=estimate.corrected,
         stderr=float(np.std(psi, ddof=1) / np.sqrt(n)),
+        influence=psi,
         sizes=(n, fixed.n),
         estimator="frechet, jackknife of 20 blocks, influence error",
         unranked=None if n >= 2 * dimension else f"n = {n} is below 2 D = {2 * dimension}",

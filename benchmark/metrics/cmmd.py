@@ -33,6 +33,7 @@ class Cmmd(OneSpace):
                 value=_SCALE * found.biased,
                 estimate=_SCALE * found.unbiased,
                 stderr=_SCALE * found.stderr,
+                influence=_SCALE * found.influence,
                 sizes=(len(x), len(y)),
                 estimator="1000 MMD^2, Gaussian kernel of sigma 10",
             )

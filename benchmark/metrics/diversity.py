@@ -31,6 +31,7 @@ class Diversity(OneSpace):
                 value=ratio,
                 estimate=ratio,
                 stderr=float(np.std(pulls, ddof=1) / np.sqrt(len(pulls))),
+                influence=pulls.tolist(),
                 n=len(pulls),
                 higher_is_better=True,
                 definition={"estimator": "mean distance of two images, over that of two reference images"},

@@ -25,6 +25,7 @@ class Kid(OneSpace):
                 value=found.unbiased,
                 estimate=found.unbiased,
                 stderr=found.stderr,
+                influence=found.influence,
                 sizes=(len(x), len(y)),
                 estimator="unbiased, full sample, kernel (x.y / D + 1)^3",
             )

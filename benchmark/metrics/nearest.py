@@ -47,6 +47,7 @@ class Nearest(Metric):
                 value=ratio,
                 estimate=ratio,
                 stderr=float(np.std(pulls, ddof=1) / np.sqrt(len(pulls))),
+                influence=pulls.tolist(),
                 n=len(pulls),
                 higher_is_better=True,
                 definition={

@@ -40,6 +40,7 @@ def _anchored(
             n=estimate.n,
             higher_is_better=higher_is_better,
             definition=definition,
+            influence=estimate.influence.tolist(),
         )
 
     def statistic(total: Array) -> Array:

@@ -1,7 +1,7 @@
 """Standard errors of statistics of N images: one jackknife for additive rows, blocks for everything else."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,19 +12,24 @@ BLOCKS = 20
 
 @dataclass(frozen=True)
 class Estimate:
-    """A statistic of n observations: as computed, with its bias of order 1/n removed, and its standard error."""
+    """A statistic of n observations: as computed, with its bias of order 1/n removed, and its standard error.
+
+    Attributes:
+        influence: (G,) of each observation, or of each block of them: its standard deviation over sqrt(G) is `stderr`.
+    """
 
     value: float
     corrected: float
     stderr: float
     n: int
+    influence: Array
 
 
 def mean(values: Array) -> Estimate:
     """Return the mean of (N,) values with sd / sqrt(N); N must be at least 2."""
     n = len(values)
     value = float(values.mean())
-    return Estimate(value, value, float(values.std(ddof=1) / np.sqrt(n)), n)
+    return Estimate(value, value, float(values.std(ddof=1) / np.sqrt(n)), n, values - value)
 
 
 def additive(rows: Array, statistic: Callable[[Array], Array]) -> Estimate:
@@ -50,10 +55,11 @@ def blocks(n: int, statistic: Callable[[NDArray[np.int64]], float], order: NDArr
     everything = np.arange(n)
     left_out = np.array([statistic(np.setdiff1d(everything, part, assume_unique=True)) for part in parts])
     whole = _combine(statistic(everything), left_out, len(parts))
-    return Estimate(whole.value, whole.corrected, whole.stderr, n)
+    return replace(whole, n=n)
 
 
 def _combine(value: float, left_out: Array, groups: int) -> Estimate:
     centre = float(left_out.mean())
     variance = (groups - 1) / groups * float(np.square(left_out - centre).sum())
-    return Estimate(value, groups * value - (groups - 1) * centre, float(np.sqrt(variance)), groups)
+    pulls = (groups - 1) * (centre - left_out)
+    return Estimate(value, groups * value - (groups - 1) * centre, float(np.sqrt(variance)), groups, pulls)

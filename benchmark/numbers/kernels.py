@@ -17,11 +17,16 @@ _BLOCK = 1024
 
 @dataclass(frozen=True)
 class Discrepancy:
-    """An MMD^2: the biased estimate (never negative), the unbiased one, and the standard error of the latter."""
+    """An MMD^2: the biased estimate (never negative), the unbiased one, and the standard error of the latter.
+
+    Attributes:
+        influence: (N,) of each generated vector on the unbiased one, not centred: the error is its spread.
+    """
 
     biased: float
     unbiased: float
     stderr: float
+    influence: Array
 
 
 def polynomial(x: Array, y: Array) -> Array:
@@ -52,10 +57,12 @@ def discrepancy(generated: NDArray[np.floating], reference: NDArray[np.floating]
     own_self, other_self = _self(x, kernel), _self(y, kernel)
     n, m = len(x), len(y)
     a, b, c = (own - own_self) / (n - 1), across / m, (other - other_self) / (m - 1)
+    influence = 2.0 * (a - b)
     return Discrepancy(
         biased=float(own.mean() / n + other.mean() / m - 2.0 * b.mean()),
         unbiased=float(a.mean() + c.mean() - 2.0 * b.mean()),
-        stderr=float(np.std(2.0 * (a - b), ddof=1) / np.sqrt(n)),
+        stderr=float(np.std(influence, ddof=1) / np.sqrt(n)),
+        influence=influence,
     )
 
 

@@ -8,12 +8,15 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import stats
 
-from benchmark import evaluate
+from benchmark import compare, evaluate, registry
 from benchmark.base.images import encode_png
+from benchmark.compare import Compare
+from benchmark.contracts.plugins import Encoder
 from benchmark.contracts.records import Record
 from benchmark.engine.datasets import BuiltDataset
-from benchmark.engine.imagesets import load_reference, write_image
+from benchmark.engine.imagesets import load_reference, read_images, write_image
 from benchmark.engine.runs import IMAGES
 
 Images = NDArray[np.uint8]
@@ -34,14 +37,19 @@ def home(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def asked(images: Path, home: Path, dataset: Path, results: Path) -> list[str]:
+    """Return the words that have a folder scored."""
+    floor = ["--no-control", str(home / "noise"), "--base", "scenes-tiny"]
+    metrics = ["--metric", "fd", "--metric", "clip_score"]
+    where = ["--images", str(images), "--dataset", str(dataset), "--results", str(results)]
+    return [*where, "--cond", "seg", *floor, *metrics]
+
+
 @pytest.fixture
 def words(home: Path, tiny_dataset: Path, tmp_path: Path) -> Callable[..., list[str]]:
     def words(name: str, *more: str) -> list[str]:
         images = home / name if (home / name).exists() else tmp_path / name
-        floor = ["--no-control", str(home / "noise"), "--base", "scenes-tiny"]
-        metrics = ["--metric", "fd", "--metric", "clip_score"]
-        where = ["--images", str(images), "--dataset", str(tiny_dataset), "--results", str(tmp_path / "results")]
-        return [*where, "--cond", "seg", *floor, *metrics, *more]
+        return [*asked(images, home, tiny_dataset, tmp_path / "results"), *more]
 
     return words
 
@@ -73,7 +81,18 @@ def test_real_images_given_as_a_folder_score_as_the_real_images(words: Words, tm
     assert fd.value == pytest.approx(0.0, abs=1e-6)
 
 
-def test_several_images_a_key_are_scored_together_and_count_as_one_sample(words: Words, tmp_path: Path) -> None:
+def cosines(folder: Path, dataset: Path, ending: str = "") -> NDArray[np.float64]:
+    """Return 100 cos of each image of a folder and its caption."""
+    reference, space = load_reference(BuiltDataset.open(dataset), "test", "seg", None), registry.make(Encoder, "clip")
+    images = read_images(folder, [f"{key}{ending}" for key in reference.keys], 64)
+    both = space.encode(images), space.encode_texts(list(reference.captions))
+    agreements: NDArray[np.float64] = 100 * (both[0].astype(np.float64) * both[1]).sum(axis=1)
+    return agreements
+
+
+def test_several_images_a_key_are_scored_together_and_count_as_one_sample(
+    home: Path, words: Words, tiny_dataset: Path, tmp_path: Path
+) -> None:
     parts = []
     for name in ("twice", "theirs", "blurred"):
         assert evaluate.main(words(name)) == 0
@@ -86,8 +105,11 @@ def test_several_images_a_key_are_scored_together_and_count_as_one_sample(words:
     assert pooled.n == 24
     for score, *singles in zip(both.scores, *(part.scores for part in each), strict=True):
         assert score.estimate == pytest.approx(np.mean([single.estimate for single in singles]))
-        assert score.stderr == pytest.approx(np.mean([single.stderr for single in singles]))
+        assert 0 < score.stderr < np.mean([single.stderr for single in singles])
         assert (score.n, score.definition["sets"]) == (24, 2)
+    of_keys = (cosines(home / "twice", tiny_dataset, "_0") + cosines(home / "twice", tiny_dataset, "_1")) / 2
+    agreement = next(score for score in both.scores if score.name == "clip_score")
+    assert agreement.stderr == pytest.approx(of_keys.std(ddof=1) / np.sqrt(24), rel=1e-4)
     assert both.comparability_key != each[0].comparability_key
     assert each[0].comparability_key == each[1].comparability_key
     assert each[0].evaluation_id != each[1].evaluation_id
@@ -143,3 +165,76 @@ def test_what_the_folder_does_not_say_must_be_said(
     assert evaluate.main(["--images", str(tiny_dataset / "nowhere"), *words("theirs")[2:]]) == 2
     assert "nowhere is no folder of images" in last_error(capsys)
     assert not (home / "theirs" / IMAGES).exists()
+
+
+@pytest.fixture(scope="module")
+def results(home: Path, tiny_dataset: Path) -> Path:
+    """A folder with the records of the real images and of blurred ones; not to be changed."""
+    folder = home / "results"
+    for name in ("theirs", "blurred"):
+        assert evaluate.main(asked(home / name, home, tiny_dataset, folder)) == 0
+    return folder
+
+
+@pytest.fixture
+def records(results: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """A copy of the two records and of what lies beside them."""
+    copy = Path(shutil.copytree(results, tmp_path / "pair"))
+    sharp, blurred = (next(copy.rglob(f"folder:{name}/*.json")) for name in ("theirs", "blurred"))
+    return sharp, blurred
+
+
+def test_two_records_of_the_same_samples_are_compared_pair_by_pair(
+    records: tuple[Path, Path], home: Path, tiny_dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = {each.a.name: each for each in compare.compare(Compare(*records))}
+    agreement = found["clip_score"].difference
+    test = stats.ttest_rel(cosines(home / "theirs", tiny_dataset), cosines(home / "blurred", tiny_dataset))
+    assert (agreement.value / agreement.stderr, agreement.p) == pytest.approx((test.statistic, test.pvalue), rel=1e-3)
+    assert (agreement.low, agreement.high) == pytest.approx(tuple(test.confidence_interval(0.95)), rel=1e-3)
+    miou = found["miou.run"]
+    assert miou.difference.value == miou.a.estimate - miou.b.estimate
+    assert 0 < miou.difference.stderr < np.hypot(miou.a.stderr, miou.b.stderr)
+    assert found["fd-scenes"].unranked == "n = 24 is below 2 D = 128"
+    assert {"miou.normalised", "miou.gain"} < found.keys()
+    assert not {"miou.real", "miou.no_control"} & found.keys()
+    assert compare.main([str(path) for path in records]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert lines["miou.run"].endswith("A is better")
+    assert "detectable" in lines["miou.run"]
+    assert "n = 24" in lines["miou.run"]
+    assert lines["fd-scenes"].endswith("not ranked: n = 24 is below 2 D = 128")
+
+
+def test_a_record_and_itself_are_not_told_apart(records: tuple[Path, Path]) -> None:
+    found = compare.compare(Compare(records[0], records[0]))
+    assert {(each.difference.value, each.difference.stderr, each.difference.p) for each in found} == {(0.0, 0.0, 1.0)}
+    assert all("better" not in line for line in compare.describe(found))
+
+
+def test_records_of_other_conditions_referees_or_metrics_are_not_compared(
+    records: tuple[Path, Path], words: Words, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate.main([*words("blurred")[:-2], "--cond", "canny", "--results", str(tmp_path / "other")]) == 0
+    (other,) = (tmp_path / "other").rglob("*.json")
+    assert compare.main([str(records[0]), str(other)]) == 2
+    error = last_error(capsys)
+    assert "may not be compared, they differ in" in error
+    assert "condition.name: seg -> canny" in error
+    assert "metrics.clip_score.name: clip_score -> absent" in error
+    assert "referee.spec" in error
+
+
+def test_a_record_without_its_samples_or_with_anothers_is_not_compared(
+    records: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine, other = (path.with_suffix(".parquet") for path in records)
+    shutil.copy(other, mine)
+    assert compare.main([str(path) for path in records]) == 2
+    assert "is not of the record beside it; score its images again" in last_error(capsys)
+    mine.unlink()
+    assert compare.main([str(path) for path in records]) == 2
+    assert f"{mine} is missing" in (error := last_error(capsys))
+    assert "python -m benchmark.evaluate --images" in error
+    assert compare.main([str(records[0]), str(tmp_path / "none.json")]) == 2
+    assert "none.json is no file; give a record" in last_error(capsys)

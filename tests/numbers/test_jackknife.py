@@ -44,6 +44,7 @@ def test_additive_jackknife_of_a_ratio_is_brute_force() -> None:
     assert found.value == pytest.approx(whole)
     assert found.corrected == pytest.approx(25 * whole - 24 * left_out.mean())
     assert found.stderr == pytest.approx(np.sqrt(24 * left_out.var()))
+    assert found.influence == pytest.approx(24 * (left_out.mean() - left_out))
 
 
 def test_additive_jackknife_of_a_ratio_predicts_its_spread() -> None:

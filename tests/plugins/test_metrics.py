@@ -52,7 +52,8 @@ def test_every_metric_gives_finite_scores_that_do_not_depend_on_the_order_of_row
     for score in scores:
         assert score.stderr > 0
         assert score.low < score.estimate < score.high
-        assert score.n == 200
+        assert score.n == len(score.influence) == 200
+        assert score.stderr == pytest.approx(np.std(score.influence, ddof=1) / np.sqrt(200))
 
 
 @pytest.mark.parametrize("name", registry.names(Metric))
