@@ -152,6 +152,8 @@ def _floor_command(config: dict[str, Any], folder: Path) -> str:
     """Return the command that generates the floor of images made with a configuration."""
     sampling = config["sampling"]
     options = {
+    from benchmark.engine import imagesets
+
         "dataset": config["dataset"]["path"],
         "base": config["base"]["name"],
         "split": config["split"],
@@ -164,6 +166,7 @@ def _floor_command(config: dict[str, Any], folder: Path) -> str:
         "out": folder,
     }
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        **({"num-images-per-condition": each} if (each := imagesets.numbered(config)) else {}),
     return shlex.join(["python", "-m", "benchmark.generate", *words])
 
 

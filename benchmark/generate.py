@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Generate:
-    """Generate one image for every sample of a split; without --run and --controlnet, the base's own images."""
+    """Generate images for every sample of a split; without --run and --controlnet, the base's own images."""
 
     dataset: Path = option("dataset folder made by benchmark.build", parse=Path)
     run: tuple[Path, ...] = option("run folder made by benchmark.train; several are added up", (), Path)
@@ -34,6 +34,7 @@ class Generate:
     split: str = option("val or test", "test")
     prompts: str = option("full (the captions), none, insufficient or conflicting", "full")
     limit: int | None = option("only the first so many samples", None, parse_size)
+    num_images_per_condition: int = option("images of each sample, each from noise of its own", 1, positive)
     num_inference_steps: int = option("sampling steps", 15, positive)
     guidance_scale: float | None = option(
         "weight of the prompt (default: 2 for scenes-tiny, 5 for SDXL, else 7.5)", None, weight
@@ -75,7 +76,7 @@ def generate(form: Generate) -> Path:
         refuse_unfit(base, control.module, control.description["name"])
     names = [control.condition for control in controls] or [str(dataset.plan.conditions[0]["name"])]
     references = [imagesets.load_reference(dataset, form.split, name, form.limit) for name in names]
-    reference = references[0]
+    reference, each = references[0], form.num_images_per_condition
     guidance = base.guidance_scale if form.guidance_scale is None else form.guidance_scale
     solver = form.scheduler or base.solver
     settings = Sampling(
@@ -91,7 +92,7 @@ def generate(form: Generate) -> Path:
         "split": form.split,
         "samples": {"n": len(reference.keys), "sha256": sha256(canonical_json(reference.keys))},
         "prompts": form.prompts,
-        "sampling": asdict(settings),
+        "sampling": {**asdict(settings), **({imagesets.PER_CONDITION: each} if each > 1 else {})},
         "base": {"name": base.name, "weights_sha256": base.weights_sha256},
         **imagesets.steering(
             [dataset.condition(control.condition) for control in controls], [one.description for one in controls]
@@ -101,16 +102,17 @@ def generate(form: Generate) -> Path:
     if not controls:
         config = imagesets.without_control(config)
     folder = form.out or imagesets.default_folder(config, Path("runs/images"))
-    missing = [key for key in reference.keys if not imagesets.image_path(folder, key).exists()]
+    images = imagesets.image_names(reference.keys, imagesets.numbered(config))
+    missing = [name for name in images if not imagesets.image_path(folder, name).exists()]
     if (ended := runs.ended(folder, runs.IMAGES, config)) and not missing:
         say(f"{folder} is already {ended}")
         return folder
     runs.begin(folder, runs.IMAGES, config, runs.provenance(command_line(form)))
     conditions = [registry.remake(Condition, dataset.condition(name)) for name in names]
     module = _sum([control.module for control in controls])
-    _fill(folder, base, module, list(zip(conditions, references, strict=True)), settings, form)
+    _fill(folder, images, base, module, list(zip(conditions, references, strict=True)), settings, form)
     runs.finish(folder, runs.IMAGES, "finished")
-    say(f"generated {len(reference.keys)} images in {folder}")
+    say(f"generated {len(images)} images in {folder}")
     return folder
 
 
@@ -181,6 +183,7 @@ def _sum(modules: "list[nn.Module]") -> "nn.Module | None":
 
 def _fill(
     folder: Path,
+    names: list[str],
     base: "Base",
     module: "nn.Module | None",
     followed: "list[tuple[Condition, Reference]]",
@@ -198,21 +201,22 @@ def _fill(
     texts = prompts(form.prompts, reference.captions)
     if module is not None:
         module.to(base.device)
-    with progress(len(reference.keys), f"generate {folder.name}", "images") as bar:
-        for start in range(0, len(reference.keys), form.batch):
-            places = list(range(start, min(start + form.batch, len(reference.keys))))
-            keys = [reference.keys[i] for i in places]
-            if not all(image_path(folder, key).exists() for key in keys):
+    with progress(len(names), f"generate {folder.name}", "images") as bar:
+        for start in range(0, len(names), form.batch):
+            places = list(range(start, min(start + form.batch, len(names))))
+            here = [names[i] for i in places]
+            if not all(image_path(folder, name).exists() for name in here):
                 padded = places + [places[-1]] * (form.batch - len(places))
+                rows, numbers = zip(*(divmod(i, form.num_images_per_condition) for i in padded), strict=True)
                 rendered = [
-                    np.stack([condition.render(condition.decode(samples.maps[i]), side) for i in padded])
+                    np.stack([condition.render(condition.decode(samples.maps[i]), side) for i in rows])
                     for condition, samples in followed
                 ]
                 maps = np.concatenate(rendered, axis=-1)
-                noises = [reference.keys[i] for i in padded]
-                images = draw(base, module, noises, [texts[i] for i in padded], maps, settings)
-                for key, image in zip(keys, images, strict=False):
-                    write_image(folder, key, image)
+                keys = [reference.keys[i] for i in rows]
+                images = draw(base, module, keys, [texts[i] for i in rows], maps, settings, numbers)
+                for name, image in zip(here, images, strict=False):
+                    write_image(folder, name, image)
             bar.update(len(places))
 
 

@@ -151,10 +151,21 @@ def min_snr_weights(base: Base, timesteps: Tensor, gamma: float) -> Tensor:
     return (gamma / snr).clamp(max=1)
 
 
-def initial_latents(base: Base, side: int, keys: Sequence[str], seed: int) -> Tensor:
-    """Return the starting noise (N, C, h, w) of each sample: a function of its key and the evaluation seed alone."""
+def initial_latents(
+    base: Base, side: int, keys: Sequence[str], seed: int, numbers: Sequence[int] | None = None
+) -> Tensor:
+    """Return the starting noise (N, C, h, w) of each image: a function of its sample's key, the seed and its number.
+
+    Args:
+        base: The frozen model.
+        side: Pixels of a side.
+        keys: N keys.
+        seed: The evaluation seed.
+        numbers: Which image of its sample each is (default: the first of all, 0).
+    """
     shape = (base.unet.config.in_channels, side // base.latent_scale, side // base.latent_scale)
-    noise = [torch.from_numpy(Stream(seed, f"latents:{key}").normal(shape)) for key in keys]
+    pairs = zip(keys, numbers or [0] * len(keys), strict=True)
+    noise = [torch.from_numpy(Stream(seed, f"latents:{key}", number).normal(shape)) for key, number in pairs]
     return torch.stack(noise)
 
 
@@ -197,7 +208,11 @@ def draw(
     prompts: Sequence[str],
     conditioning: NDArray[np.uint8],
     settings: Sampling,
+    numbers: Sequence[int] | None = None,
 ) -> NDArray[np.uint8]:
-    """Return images, uint8 (B, S, S, 3), of B keys, prompts and conditioning images, uint8 (B, S, S, 3 k)."""
-    latents = initial_latents(base, conditioning.shape[1], keys, settings.eval_seed)
+    """Return images, uint8 (B, S, S, 3), of B keys, prompts and conditioning images, uint8 (B, S, S, 3 k).
+
+    `numbers` says which image of its sample each is, as in `initial_latents`.
+    """
+    latents = initial_latents(base, conditioning.shape[1], keys, settings.eval_seed, numbers)
     return to_uint8(sample(base, control, latents, prompts, pixels(conditioning), settings))

@@ -1,4 +1,4 @@
-"""A folder of images, one PNG a key, with `images.json` that says how they were made; or another system's, without."""
+"""A folder of images, one PNG a key or more, with `images.json` on how they were made; or another system's, without."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from benchmark.engine.datasets import BuiltDataset
 from benchmark.engine.runs import IMAGES, read_finished
 
 PROMPTS = ("full", "none", "insufficient", "conflicting")
+PER_CONDITION = "num_images_per_condition"
 _INSUFFICIENT = "a high-quality, detailed, and professional image"  # arXiv 2302.05543, section 4.2
 
 
@@ -76,6 +77,16 @@ def image_path(folder: Path, key: str) -> Path:
     return folder / f"{quote(key, safe='')}.png"
 
 
+def numbered(config: dict[str, Any]) -> int:
+    """Return how many images of each sample `generate` made under numbers, 0 where it made one without."""
+    return int(config["sampling"].get(PER_CONDITION, 0))
+
+
+def image_names(keys: Sequence[str], count: int) -> list[str]:
+    """Return the names of images: ``KEY_0``, ``KEY_1``, ... for so many of each key; the keys for a count of 0."""
+    return [f"{key}_{i}" for key in keys for i in range(count)] if count else list(keys)
+
+
 def write_image(folder: Path, key: str, image: NDArray[np.uint8]) -> None:
     """Keep an image uint8 (H, W, 3) of a key, atomically."""
     replace_file(image_path(folder, key), encode_png(image))
@@ -117,12 +128,12 @@ def read_images(folder: Path, keys: Sequence[str], resolution: int) -> NDArray[n
 
 
 def read_sets(folder: Path, keys: Sequence[str], resolution: int) -> list[NDArray[np.uint8]]:
-    """Return the images of keys as sets (N, R, R, 3): one, or of another system's ``KEY_0.png``, ``KEY_1.png`` several.
+    """Return the images of keys as sets (N, R, R, 3): of ``KEY.png`` one, of ``KEY_0.png``, ``KEY_1.png`` several.
 
     Raises:
         UserError: As `read_images`, or keys have different numbers of images.
     """
-    count = 0 if is_generated(folder) else _images_per_key(folder, keys)
+    count = numbered(read_config(folder)) if is_generated(folder) else _images_per_key(folder, keys)
     if not count:
         return [read_images(folder, keys, resolution)]
     return [read_images(folder, [f"{key}_{i}" for key in keys], resolution) for i in range(count)]
@@ -196,7 +207,7 @@ def _keys(dataset: BuiltDataset, split: str) -> list[str]:
 def _content(folder: Path, keys: Sequence[str]) -> str:
     """Return a hash over another system's images of keys; they must all be there."""
     count = _images_per_key(folder, keys)
-    names = [f"{key}_{i}" for key in keys for i in range(count)] if count else list(keys)
+    names = image_names(keys, count)
     refuse_missing(folder, names)
     others = sorted({path.name for path in folder.glob("*.png")} - {image_path(folder, name).name for name in names})
     if others:

@@ -284,6 +284,13 @@ def test_starting_noise_is_a_function_of_key_and_seed_alone(base: Base) -> None:
     assert not torch.equal(initial_latents(base, 64, ["a"], 1)[0], both[0])
 
 
+def test_images_of_one_sample_start_from_noise_of_their_own_and_the_first_from_the_samples(base: Base) -> None:
+    numbered = initial_latents(base, 64, ["a", "a", "b", "a"], 0, [0, 1, 1, 2])
+    assert torch.equal(numbered[:1], initial_latents(base, 64, ["a"], 0))
+    together = np.corrcoef(numbered.flatten(1).numpy())
+    assert np.abs(together - np.eye(4)).max() < 0.15
+
+
 def test_starting_noise_is_standard_normal(base: Base) -> None:
     noise = initial_latents(base, 64, [f"k{i}" for i in range(50)], 0).numpy()
     assert abs(float(noise.mean())) < 4 / noise.size**0.5
