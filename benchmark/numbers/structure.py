@@ -8,7 +8,9 @@ Array = NDArray[np.float64]
 _C1, _C2 = 0.01**2, 0.03**2
 _WINDOW, _DEVIATION = 11, 1.5
 _INSIDE = slice(_WINDOW // 2, -(_WINDOW // 2))  # where the window fits
-_WEIGHTS = np.array([0.0448, 0.2856, 0.3001, 0.2363, 0.1333])  # of the scales, finest first: Wang et al. 2003
+_WEIGHTS = np.array(
+    [0.0448, 0.2856, 0.3001, 0.2363, 0.1333]
+)  # of the scales, finest first: Wang et al. 2003, who let them add up to 1.0001
 
 
 def ssim(a: Array, b: Array) -> float:
@@ -32,7 +34,7 @@ def ms_ssim(a: Array, b: Array, count: int) -> float:
     torchmetrics, which ControlNet++ uses, a negative mean counts as 0, and the coarsest scale is taken over the whole
     map, mirrored at its edges.
     """
-    weights = _WEIGHTS[:count] / _WEIGHTS[:count].sum()
+    weights = _WEIGHTS if count == len(_WEIGHTS) else _WEIGHTS[:count] / _WEIGHTS[:count].sum()
     product = 1.0
     for scale, weight in enumerate(weights):
         luminance, structure = _terms(a, b)

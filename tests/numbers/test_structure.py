@@ -27,11 +27,11 @@ def pair(side: int, seed: int, noise: float) -> tuple[Array, Array]:
 def test_ms_ssim_is_that_of_torchmetrics(side: int, noise: float) -> None:
     a, b = pair(side, 0, noise)
     count = scales(side)
-    betas = np.array(_BETAS[:count]) / sum(_BETAS[:count])
+    betas = np.array(_BETAS[:count]) / (1 if count == 5 else sum(_BETAS[:count]))
     theirs = multiscale_structural_similarity_index_measure(
         torch.from_numpy(b)[None, None], torch.from_numpy(a)[None, None], data_range=1.0, betas=tuple(betas)
     )
-    assert ms_ssim(a, b, count) == pytest.approx(float(theirs), rel=1e-4)
+    assert ms_ssim(a, b, count) == pytest.approx(float(theirs), rel=1e-5)
 
 
 def test_the_published_weights_add_up_to_one() -> None:
