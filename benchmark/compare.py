@@ -45,6 +45,8 @@ def compare(form: Compare) -> list[Compared]:
     a, b = read_record(form.a), read_record(form.b)
     _check_comparable(form, a, b)
     pulls = read_samples(form.a, a), read_samples(form.b, b)
+    if alone := sorted(a.measured.keys() ^ b.measured.keys()):
+        say(f"left out, since one record lacks them: {', '.join(alone)}")
     both = [(score, b.measured[name]) for name, score in a.measured.items() if name in b.measured]
     return [
         Compared(one, other, paired(one.estimate - other.estimate, pulls[0][one.name], pulls[1][one.name]))

@@ -18,7 +18,8 @@ from benchmark.contracts.plugins import SPLITS, Annotator, Condition, Method, Me
 from benchmark.contracts.records import Counts, Record, Score
 from benchmark.contracts.tables import label, portable, space_of
 from benchmark.numbers.anchors import anchored
-from benchmark.observation import Evidence, encoder, observe, score_images
+from benchmark.numbers.controlnetpp import rule
+from benchmark.observation import Evidence, controlnetpp_scores, encoder, observe, read_back, score_images
 
 if TYPE_CHECKING:
     from benchmark.engine.datasets import BuiltDataset
@@ -42,6 +43,7 @@ class Evaluate:
     base: str | None = option("whose autoencoder is the ceiling, of another system's images", None)
     metric: tuple[str, ...] = option("only these metrics (default: all that need nothing more)", ())
     referee: str | None = option("annotator that reads the condition back (default: the condition's own)", None)
+    controlnetpp: bool = option("also the condition's scores of the ControlNet++ paper, as coded and mended", False)
     results: Path = option("where the record goes", Path("results"), Path)
 
 
@@ -83,9 +85,9 @@ def evaluate(form: Evaluate) -> Path:
     record = _record(form, question, config, condition, reference, evidence)
     _write_strip(path.with_suffix(".webp"), condition, reference, evidence)
     _copy_curve(config, path.with_suffix(".jsonl"))
+    write_samples(path, record, reference.keys)
     write_record(form.results, record)  # last: a record stands for all that lies beside it
     _say_scores(record, condition, path)
-    write_samples(path, record, reference.keys)
     return path
 
 
@@ -150,10 +152,10 @@ def _floor(form: Evaluate, config: dict[str, Any]) -> Path:
 
 def _floor_command(config: dict[str, Any], folder: Path) -> str:
     """Return the command that generates the floor of images made with a configuration."""
-    sampling = config["sampling"]
-    options = {
     from benchmark.engine import imagesets
 
+    sampling = config["sampling"]
+    options = {
         "dataset": config["dataset"]["path"],
         "base": config["base"]["name"],
         "split": config["split"],
@@ -164,9 +166,9 @@ def _floor_command(config: dict[str, Any], folder: Path) -> str:
         "seed": sampling["eval_seed"],
         "scheduler": sampling["scheduler"],
         "out": folder,
+        **({"num-images-per-condition": each} if (each := imagesets.numbered(config)) else {}),
     }
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        **({"num-images-per-condition": each} if (each := imagesets.numbered(config)) else {}),
     return shlex.join(["python", "-m", "benchmark.generate", *words])
 
 
@@ -216,6 +218,8 @@ def _question(
     metrics = _metrics(form, reference)
     referee = _referee(form, condition, config["condition"]["name"])
     comparability = _comparability(config, dataset, metrics, referee)
+    if form.controlnetpp:
+        comparability["controlnetpp"] = rule(config["condition"]["name"], dataset.plan.resolution).faults
     return Question(metrics, referee, comparability, _without_paths(config["control"]))
 
 
@@ -231,9 +235,13 @@ def _record(
     from benchmark.engine.runs import provenance
 
     comparability, control, metrics = question.comparability, question.control, question.metrics
-    rows = observe(condition, question.referee, reference, evidence)
+    readings = read_back(condition, question.referee, reference, evidence)
+    rows = observe(condition, readings)
     trained_on = partial(trained_images, config["control"]) if is_run(config["control"]) else None
     scores, floor_scores = score_images(metrics, reference, evidence, trained_on)
+    if form.controlnetpp:
+        scores += controlnetpp_scores(question.condition, readings, "run")
+        floor_scores += controlnetpp_scores(question.condition, readings, "no_control")
     asked = len(reference.keys) * len(evidence.generated)
     return Record(
         evaluation_id=question.evaluation_id,

@@ -13,6 +13,7 @@ from benchmark.base.errors import UserError
 from benchmark.contracts.plugins import Annotator, Condition, Encoder, Images, Map, Metric
 from benchmark.contracts.records import Score
 from benchmark.contracts.tables import Table, Vectors, sorted_table, space_of
+from benchmark.numbers import controlnetpp, jackknife
 
 if TYPE_CHECKING:
     from benchmark.engine.imagesets import Reference
@@ -43,24 +44,48 @@ def encoder(spec: str) -> Encoder:
     return registry.make(Encoder, spec)
 
 
-def observe(condition: Condition, referee: Annotator, reference: "Reference", evidence: Evidence) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Readings:
+    """The maps of N samples, and those read back from sets of images: of the run and of each anchor that has images."""
+
+    truth: list[Map]
+    sets: Mapping[str, list[list[Map]]]
+
+
+def read_back(condition: Condition, referee: Annotator, reference: "Reference", evidence: Evidence) -> Readings:
+    """Return the maps of the samples and those that a referee reads in the images."""
+    sets = {"run": evidence.generated, "no_control": evidence.no_control}
+    sets |= {"real": [evidence.real], "vae": [evidence.vae]}
+    read = {name: [referee.annotate_samples(images, reference.keys) for images in each] for name, each in sets.items()}
+    return Readings([condition.decode(data) for data in reference.maps], read)
+
+
+def observe(condition: Condition, readings: Readings) -> dict[str, Any]:
     """Return additive comparison rows (N, K) for the run and each anchor; shuffled takes the map half the set away.
 
     Several images of a sample add up to one row: they are not independent.
     """
-    truth = [condition.decode(data) for data in reference.maps]
-    half = max(1, len(truth) // 2)
-    sets = {"run": evidence.generated, "no_control": evidence.no_control}
-    sets |= {"real": [evidence.real], "vae": [evidence.vae]}
-    read = {name: [referee.annotate_samples(images, reference.keys) for images in each] for name, each in sets.items()}
-    rows = {name: _compared(condition, truth, maps) for name, maps in read.items()}
-    return rows | {"shuffled": _compared(condition, truth[half:] + truth[:half], read["run"])}
+    truth, half = readings.truth, max(1, len(readings.truth) // 2)
+    rows = {name: _compared(condition, truth, maps) for name, maps in readings.sets.items()}
+    return rows | {"shuffled": _compared(condition, truth[half:] + truth[:half], readings.sets["run"])}
 
 
 def _compared(condition: Condition, truth: list[Map], sets: list[list[Map]]) -> NDArray[np.float64]:
     rows = [[condition.compare(a, b) for a, b in zip(truth, maps, strict=True)] for maps in sets]
     total: NDArray[np.float64] = np.array(rows, dtype=np.float64).sum(axis=0)
     return total
+
+
+def controlnetpp_scores(condition: str, readings: Readings, name: str) -> list[Score]:
+    """Return the scores of ControlNet++ of the sets of a name, as coded and mended, over prompts."""
+    rule, scores = controlnetpp.rule(condition, min(readings.truth[0].array.shape)), []
+    for reading in controlnetpp.READINGS:
+        drawn = [[map_.array for map_ in maps] for maps in readings.sets[name]]
+        rows = controlnetpp.rows(condition, reading, [map_.array for map_ in readings.truth], drawn)
+        estimate = jackknife.additive(rows, lambda total: total[..., 0] / total[..., 1])
+        definition = {"faults": rule.faults if reading == "compat" else "mended", "sets": len(drawn)}
+        scores.append(estimate.score(f"controlnetpp_{reading}.{rule.name}", rule.higher_is_better, definition))
+    return scores
 
 
 def score_images(
@@ -129,6 +154,7 @@ def averaged(sets: list[list[Score]]) -> list[Score]:
 
 def _mean(scores: tuple[Score, ...]) -> Score:
     first = scores[0]
+    pulls = np.mean([score.influence for score in scores], axis=0)
     return Score.of(
         first.name,
         value=float(np.mean([score.value for score in scores])),
@@ -138,6 +164,5 @@ def _mean(scores: tuple[Score, ...]) -> Score:
         higher_is_better=first.higher_is_better,
         definition={**first.definition, "sets": len(scores)},
         unranked=first.unranked,
-    )
-    pulls = np.mean([score.influence for score in scores], axis=0)
         influence=pulls.tolist(),
+    )

@@ -52,6 +52,7 @@ class EfficientnetLite0(Encoder):
         network = timm.create_model("tf_efficientnet_lite0")
         weights = torch.load(self._checked, map_location="cpu", weights_only=True)
         network.load_state_dict(dict(zip(network.state_dict(), weights.values(), strict=True)))
+        network.reset_classifier(0)
         module: nn.Module = network.eval().to(choose_device(None))
         return module
 
@@ -66,8 +67,7 @@ class EfficientnetLite0(Encoder):
         for i in range(0, len(images), _BATCH):
             pixels = torch.from_numpy(np.stack([_resized(image) for image in images[i : i + _BATCH]]))
             batch = (pixels.permute(0, 3, 1, 2).float() - 127) / 128  # as the weights were trained
-            features = self._network.forward_features(batch.to(choose_device(None)))
-            parts.append(features.mean(dim=(2, 3)).cpu().numpy())
+            parts.append(self._network(batch.to(choose_device(None))).cpu().numpy())
         return np.concatenate(parts)
 
 

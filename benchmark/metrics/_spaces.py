@@ -57,19 +57,8 @@ class Agreement(Metric):
     def score(self, generated: Table, reference: Table) -> list[Score]:
         """Return the mean over images, under the metric's name."""
         image, text = (np.asarray(generated.columns[name], np.float64) for name in self.needs)
-        estimate = jackknife.mean(self.scale * (image * text).sum(axis=1))
-        return [
-            Score.of(
-                self.name,
-                value=estimate.value,
-                estimate=estimate.value,
-                stderr=estimate.stderr,
-                influence=estimate.influence.tolist(),
-                n=estimate.n,
-                higher_is_better=True,
-                definition={"estimator": f"mean of {self.scale:g} cos, unclamped"},
-            )
-        ]
+        definition = {"estimator": f"mean of {self.scale:g} cos, unclamped"}
+        return [jackknife.mean(self.scale * (image * text).sum(axis=1)).score(self.name, True, definition)]
 
 
 def distance(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark.contracts.records import Anchored, Score
+from benchmark.contracts.records import Anchored
 from benchmark.numbers import jackknife
 
 Array = NDArray[np.float64]
@@ -31,22 +31,12 @@ def anchored(
 def _anchored(
     rows: Mapping[str, Array], scores: Scores, name: str, definition: dict[str, object], more_is_better: bool
 ) -> Anchored:
-    def score(label: str, estimate: jackknife.Estimate, higher_is_better: bool = more_is_better) -> Score:
-        return Score.of(
-            label,
-            value=estimate.value,
-            estimate=estimate.value,
-            stderr=estimate.stderr,
-            n=estimate.n,
-            higher_is_better=higher_is_better,
-            definition=definition,
-            influence=estimate.influence.tolist(),
-        )
-
     def statistic(total: Array) -> Array:
         return scores(total)[name]
 
-    parts = {a: score(f"{name}.{a}", jackknife.additive(rows[a], statistic)) for a in ANCHORS}
+    parts = {
+        a: jackknife.additive(rows[a], statistic).score(f"{name}.{a}", more_is_better, definition) for a in ANCHORS
+    }
     joint = np.concatenate([rows["run"], rows["vae"], rows["no_control"]], axis=1)
 
     def normalised(total: Array) -> Array:
@@ -55,9 +45,9 @@ def _anchored(
 
     room = parts["vae"].value - parts["no_control"].value
     has_room = room > 0 if more_is_better else room < 0
-    control = score(f"{name}.normalised", jackknife.additive(joint, normalised), True) if has_room else None
-    gain = score(f"{name}.gain", _gain(rows, statistic, 1 if more_is_better else -1), True)
-    return Anchored(**parts, normalised=control, gain=gain)
+    control = jackknife.additive(joint, normalised).score(f"{name}.normalised", True, definition) if has_room else None
+    gain = _gain(rows, statistic, 1 if more_is_better else -1)
+    return Anchored(**parts, normalised=control, gain=gain.score(f"{name}.gain", True, definition))
 
 
 def _gain(rows: Mapping[str, Array], statistic: Callable[[Array], Array], sign: int) -> jackknife.Estimate:

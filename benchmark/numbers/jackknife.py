@@ -2,9 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from benchmark.contracts.records import Score
 
 Array = NDArray[np.float64]
 BLOCKS = 20
@@ -23,6 +26,19 @@ class Estimate:
     stderr: float
     n: int
     influence: Array
+
+    def score(self, name: str, higher_is_better: bool, definition: dict[str, Any]) -> Score:
+        """Return the statistic, as computed, as a score under a name."""
+        return Score.of(
+            name,
+            value=self.value,
+            estimate=self.value,
+            stderr=self.stderr,
+            n=self.n,
+            higher_is_better=higher_is_better,
+            definition=definition,
+            influence=self.influence.tolist(),
+        )
 
 
 def mean(values: Array) -> Estimate:

@@ -115,6 +115,23 @@ def test_several_images_a_key_are_scored_together_and_count_as_one_sample(
     assert each[0].evaluation_id != each[1].evaluation_id
 
 
+def test_the_scores_of_controlnetpp_are_added_as_coded_and_mended(
+    words: Words, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its code scores the first image for all: here the real one, beside a blurred one."""
+    assert evaluate.main(words("twice", "--controlnetpp")) == 2
+    assert "ControlNet++ has no score of its own for seg" in last_error(capsys)
+    assert evaluate.main([*words("twice"), "--cond", "canny", "--controlnetpp"]) == 0
+    record = scored(tmp_path)
+    found = {score.name: score for score in record.scores}
+    compat, strict = found["controlnetpp_compat.f1"], found["controlnetpp_strict.f1"]
+    assert (compat.value, compat.stderr, compat.n) == (100.0, 0.0, 24)
+    assert 20 < strict.value < 100
+    assert strict.stderr > 0
+    assert {"controlnetpp_compat.f1", "controlnetpp_strict.f1"} < {score.name for score in record.floor_scores}
+    assert "controlnetpp" in record.environment["comparability"]
+
+
 @pytest.mark.parametrize(("name", "victims", "told"), [("theirs", 3, "lacks 3 of 24 images"), ("twice", 1, "1 of 48")])
 def test_a_folder_that_is_not_whole_is_refused_with_the_first_missing_key(
     name: str, victims: int, told: str, home: Path, words: Words, tmp_path: Path, capsys: pytest.CaptureFixture[str]

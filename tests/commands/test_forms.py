@@ -15,7 +15,7 @@ from benchmark.base.errors import UserError
 from benchmark.contracts.plugins import Annotator, Condition, Images, Map
 from benchmark.engine.datasets import BuiltDataset
 from benchmark.engine.imagesets import load_reference
-from benchmark.observation import Evidence, observe
+from benchmark.observation import Evidence, observe, read_back
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def test_a_referee_with_chance_draws_what_the_build_drew(photos: Path, tmp_path:
     reference = load_reference(dataset, "train", "canny", None)
     evidence = Evidence([reference.images], reference.images, reference.images, [reference.images])
     for referee, alike in (("random_canny", True), ("random_canny,seed=1", False), ("canny", False)):
-        rows = observe(condition, registry.make(Annotator, referee), reference, evidence)
+        rows = observe(condition, read_back(condition, registry.make(Annotator, referee), reference, evidence))
         assert (condition.scores(rows["real"].sum(axis=0))["f1"] == 1.0) == alike
 
 
