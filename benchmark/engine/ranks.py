@@ -40,7 +40,7 @@ class Ranks:
         gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         distributed.all_reduce(flat)
-        totals = flat.split([gradient.numel() for gradient in gradients])
+        totals = torch.split(flat, [gradient.numel() for gradient in gradients])
         for gradient, total in zip(gradients, totals, strict=True):
             gradient.copy_(total.view_as(gradient))
 

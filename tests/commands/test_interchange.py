@@ -18,10 +18,10 @@ from PIL import Image
 from benchmark import generate, train
 from benchmark.conditions.seg import Seg
 from benchmark.engine.bases import BUNDLED, load_base
+from benchmark.engine.checkpoints import newest_checkpoint
 from benchmark.engine.datasets import BuiltDataset
 from benchmark.engine.diffusion import initial_latents
 from benchmark.engine.imagesets import Reference, load_reference, read_images
-from benchmark.engine.training import newest_checkpoint
 
 COUNT, STEPS, SEED = 3, 4, 5
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from benchmark import build, train
+from benchmark.base.errors import UserError
 from benchmark.base.files import sha256_file
 from benchmark.engine import runs
 from benchmark.engine.journal import journal, read_curve
@@ -135,7 +136,7 @@ def test_a_folder_with_a_record_that_was_broken_off_in_writing_is_begun_again(tm
     (tmp_path / f".{runs.RUN}.0123456789ab.tmp").write_text("{")
     assert runs.ended(tmp_path, runs.RUN, {}) is None
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(runs.UserError, match="is not empty and holds no"):
+    with pytest.raises(UserError, match="is not empty and holds no"):
         runs.ended(tmp_path, runs.RUN, {})
 
 
@@ -151,9 +152,10 @@ def test_a_tracker_sees_what_the_curve_holds_and_changes_no_bit(
     run = tmp_path / "run"
     assert train.main(command(pairs, run, "--tracker", "tensorboard", "--schedule", "constant")) == 0
     assert contents(run) == contents(whole)
-    losses = [(row["step"], pytest.approx(row["loss"], rel=1e-6)) for row in read_curve(run)]
-    assert points(run, "loss") == losses
-    assert points(run, "learning_rate") == [(step, pytest.approx(6e-4)) for step, _ in losses]
+    steps, losses = zip(*points(run, "loss"), strict=True)
+    assert list(steps) == [row["step"] for row in read_curve(run)]
+    assert list(losses) == pytest.approx([row["loss"] for row in read_curve(run)], rel=1e-6)
+    assert [rate for _, rate in points(run, "learning_rate")] == pytest.approx([6e-4] * len(steps))
     assert all(0 < value < 10_000 for _, value in points(run, "images_per_second"))
     assert all(0.1 < value < 100 for _, value in points(run, "peak_memory_gib"))
     assert "--tracker tensorboard" in json.loads((run / "run.json").read_bytes())["provenance"]["command"]
@@ -230,7 +232,8 @@ def free_port() -> str:
 
 
 def optimizer(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "checkpoints" / "step-2" / "state" / "optimizer.safetensors")
+    tensors: dict[str, torch.Tensor] = load_file(run / "checkpoints" / "step-2" / "state" / "optimizer.safetensors")
+    return tensors
 
 
 def assert_same_training(one: Path, two: Path) -> None:
