@@ -216,10 +216,9 @@ def load_data(base: "Base", dataset: "BuiltDataset", condition: Condition, form:
         UserError: Too few pairs, for the subset or for a batch, or a resolution the base cannot take.
     """
     import numpy as np
-    import torch
 
     from benchmark.engine.corruptions import corrupted, shift
-    from benchmark.engine.latents import moments_of_shards
+    from benchmark.engine.latents import moments_of_shards, rows_of
     from benchmark.engine.reader import TrainingData, choose_rows
 
     resolution = dataset.plan.resolution
@@ -238,7 +237,7 @@ def load_data(base: "Base", dataset: "BuiltDataset", condition: Condition, form:
     images[view.shifted] = shift(images[view.shifted])
     moments = moments_of_shards(base, dataset.files("train"), form.cache)
     return TrainingData(
-        moments=moments[torch.from_numpy(dataset.places("train")[chosen[view.images]])],
+        moments=rows_of(moments, dataset.places("train")[chosen[view.images]]),
         images=images,
         token_ids=base.token_ids([rows[i]["caption"] or "" for i in chosen[view.captions]]),
         empty_ids=base.token_ids([""])[0],

@@ -1,6 +1,6 @@
 """Posterior moments of a dataset's images, encoded once for every run that uses them; keyed by content, not by run."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +20,11 @@ _BATCH = 32
 _DIGEST = "sha256"
 
 
-def moments_of_shards(base: Base, shards: Iterable[Path], cache: Path) -> Tensor:
-    """Return mean and standard deviation (N, 2, C, h, w), single precision, of every image in shard files.
+def moments_of_shards(base: Base, shards: Iterable[Path], cache: Path) -> list[Tensor]:
+    """Return mean and standard deviation (N, 2, C, h, w), single precision, of the images in each shard file.
 
     A cache file is named by the shard's and the autoencoder's content: any run may share it, none can mistake it.
+    The tensors are mapped from these files: a row takes memory once it is read.
     """
     vae = base.vae_sha256[:12]
     parts = []
@@ -32,10 +33,21 @@ def moments_of_shards(base: Base, shards: Iterable[Path], cache: Path) -> Tensor
         moments = _read(path)
         if moments is None:
             images = [decode_rgb(row["image"]["bytes"]) for row in read_rows(shard, ["image"])]
-            moments = encode_moments(base, np.stack(images), shard.stem)
-            save_tensors(path, {"moments": moments}, {_DIGEST: _digest(moments)})
+            encoded = encode_moments(base, np.stack(images), shard.stem)
+            save_tensors(path, {"moments": encoded}, {_DIGEST: _digest(encoded)})
+            moments = load_tensors(path)[0]["moments"]
         parts.append(moments)
-    return torch.cat(parts)
+    return parts
+
+
+def rows_of(parts: Sequence[Tensor], places: NDArray[np.int64]) -> Tensor:
+    """Return the rows at places (N,) of parts laid end to end, and read no others."""
+    rows, start = torch.empty(len(places), *parts[0].shape[1:]), 0
+    for part in parts:
+        here = (places >= start) & (places < start + len(part))
+        rows[torch.from_numpy(here)] = part[torch.from_numpy(places[here] - start)]
+        start += len(part)
+    return rows
 
 
 def _read(path: Path) -> Tensor | None:

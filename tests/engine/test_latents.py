@@ -12,8 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from benchmark.base.errors import UserError
 from benchmark.base.images import encode_png
+from benchmark.engine import latents
 from benchmark.engine.bases import Base, load_base
-from benchmark.engine.latents import encode_moments, moments_of_shards, pixels, round_trip, to_uint8
+from benchmark.engine.checkpoints import load_tensors
+from benchmark.engine.latents import encode_moments, pixels, round_trip, rows_of, to_uint8
 from benchmark.engine.shards import Lost, Row, write_shard
 
 Images = NDArray[np.uint8]
@@ -24,6 +26,15 @@ def write_images(folder: Path, images: Images) -> Path:
     commit = write_shard(folder, "train-000000", "plan", [], rows, Lost())
     assert commit.file is not None
     return folder / commit.file
+
+
+def moments_of_shards(base: Base, shards: list[Path], cache: Path) -> torch.Tensor:
+    return torch.cat(latents.moments_of_shards(base, shards, cache))
+
+
+def resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def cached_files(cache: Path) -> list[Path]:
@@ -39,6 +50,21 @@ def test_moments_are_those_of_the_images_in_the_order_of_the_shards(
     assert moments.shape == (5, 2, 4, 16, 16)
     torch.testing.assert_close(moments[:, 0], posterior.mean, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(moments[:, 1], posterior.std, rtol=1e-4, atol=1e-4)
+
+
+def test_rows_come_from_the_parts_they_lie_in_and_in_the_order_asked_for() -> None:
+    parts = [torch.randn(size, 2, 4, 3, 3) for size in (3, 1, 5)]
+    places = np.array([8, 0, 3, 3, 4, 2])
+    assert torch.equal(rows_of(parts, places), torch.cat(parts)[torch.from_numpy(places)])
+
+
+def test_a_row_that_is_not_read_takes_no_memory(tmp_path: Path) -> None:
+    """64 MB of moments, of which one row in a thousand is wanted."""
+    save_file({"moments": torch.ones(8192, 2, 4, 16, 16)}, tmp_path / "moments.safetensors")
+    before = resident_bytes()
+    rows = rows_of([load_tensors(tmp_path / "moments.safetensors")[0]["moments"]], np.arange(0, 8192, 1000))
+    assert float(rows.sum()) == rows.numel() == 9 * 2048
+    assert resident_bytes() - before < 16e6
 
 
 def test_a_second_run_reads_the_cache(base: Base, renders: Images, tmp_path: Path) -> None:
