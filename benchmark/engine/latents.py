@@ -24,7 +24,7 @@ def moments_of_shards(base: Base, shards: Iterable[Path], cache: Path) -> list[T
     """Return mean and standard deviation (N, 2, C, h, w), single precision, of the images in each shard file.
 
     A cache file is named by the shard's and the autoencoder's content: any run may share it, none can mistake it.
-    The tensors are mapped from these files: a row takes memory once it is read.
+    The tensors are mapped from these files: what they take while their hash is checked can be given back.
     """
     vae = base.vae_sha256[:12]
     parts = []
@@ -41,7 +41,7 @@ def moments_of_shards(base: Base, shards: Iterable[Path], cache: Path) -> list[T
 
 
 def rows_of(parts: Sequence[Tensor], places: NDArray[np.int64]) -> Tensor:
-    """Return the rows at places (N,) of parts laid end to end, and read no others."""
+    """Return the rows at places (N,) of parts laid end to end."""
     rows, start = torch.empty(len(places), *parts[0].shape[1:]), 0
     for part in parts:
         here = (places >= start) & (places < start + len(part))
