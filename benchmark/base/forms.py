@@ -4,7 +4,7 @@ import dataclasses
 import tomllib
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -47,13 +47,14 @@ def checked(kind: type[T], value: Any, where: str, remedy: str) -> T:
         if unknown is not None:
             raise UserError(f'{where} has an unknown field "{unknown}"; {did_you_mean(unknown, known)}; {remedy}')
     try:
-        return _adapter(kind).validate_json(canonical_json(value), strict=True)
+        made: T = _adapter(cast(Any, kind)).validate_json(canonical_json(value), strict=True)
     except ValidationError as error:
         fault = error.errors(include_url=False, include_context=False)[0]
         place = ".".join(map(str, fault["loc"])) or "all of it"
         raise UserError(f"{where} does not hold what it should ({place}: {fault['msg']}); {remedy}") from None
+    return made
 
 
 @lru_cache
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
+def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
