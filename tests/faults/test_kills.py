@@ -13,7 +13,7 @@ from tests.faults.conftest import Faults, files
 
 pytestmark = pytest.mark.slow
 
-BUILD_LINE = "build --cond seg --cond canny --source scenes,val=40,test=40 --size 2000 --out out"
+BUILD_LINE = "build --cond seg --cond canny --source scenes,val=40,test=40 --size 1000 --out out"
 TRAIN_LINE = (
     "train --dataset data --cond seg --steps 1 --batch 4 --num-samples 40 --probe-every 0 --device cpu --out run"
 )
