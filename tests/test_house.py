@@ -131,7 +131,7 @@ def cell_text(heading: str, section: Section, cell: Cell) -> str:
         "score": section.first.headline,
         "method": cell.method,
         "prompts": section.first.record.generation["prompts"],
-        "dirt": ", ".join(cell.training["corrupt"]) or "none",
+        "dirt": ", ".join(cell.training.get("corrupt", [])) or "none",
         "pairs": f"{cell.pairs:,}",
         "updates": f"{cell.training['recipe']['steps']:,}",
         "epochs": f"{cell.epochs:.3g}",

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import combinations, pairwise
 
 from benchmark.engine.board import Section
@@ -162,7 +162,7 @@ class Together:
     name: str
     tasks: tuple[tuple[float, ...], ...]
 
-    @property
+    @cached_property
     def control(self) -> Spread:
         """The interquartile mean over all runs of all tasks."""
         return over_tasks(self.tasks)

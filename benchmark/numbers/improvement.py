@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from benchmark.numbers.seeds import resampled
+from benchmark.numbers.seeds import resampled_counts
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,8 @@ def improvement(mine: Sequence[float], other: Sequence[float]) -> Improvement:
     x, y = np.asarray(mine, float), np.asarray(other, float)
     wins = (x[:, None] > y) + 0.5 * (x[:, None] == y)
     generator = np.random.default_rng(0)
-    drawn = [resampled(np.arange(len(side)), generator) for side in (x, y)]
-    counts = [(picks[..., None] == np.arange(picks.shape[1])).sum(axis=1) for picks in drawn]
-    draws = ((counts[0] @ wins) * counts[1]).sum(axis=1) / wins.size
+    mine_drawn, other_drawn = (resampled_counts(len(side), generator) for side in (x, y))
+    draws = ((mine_drawn @ wins) * other_drawn).sum(axis=1) / wins.size
     low, high = np.quantile(draws, (0.025, 0.975))
     tied = len(np.unique([*x, *y])) == 1  # the test divides by a spread of ranks that is then 0
     p = 1.0 if tied else float(stats.mannwhitneyu(x, y).pvalue)

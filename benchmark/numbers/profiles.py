@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark.numbers.seeds import Spread, iqm, resampled
+from benchmark.numbers.seeds import Spread, iqm, resampled, resampled_counts
 
 Array = NDArray[np.float64]
 
@@ -31,9 +31,9 @@ def profile(tasks: Sequence[Sequence[float]], levels: Array) -> Profile:
         levels: Ascending (L,).
     """
     generator = np.random.default_rng(0)
-    runs = [np.asarray(task, float) for task in tasks]
-    shares = np.mean([_above(values, levels) for values in runs], axis=0)
-    draws = np.mean([_above(resampled(values, generator), levels) for values in runs], axis=0)
+    above = [np.asarray(task, float)[:, None] > levels for task in tasks]
+    shares = np.mean([task.mean(axis=0) for task in above], axis=0)
+    draws = np.mean([resampled_counts(len(task), generator) @ task / len(task) for task in above], axis=0)
     low, high = np.quantile(draws, (0.025, 0.975), axis=0)
     return Profile(levels, shares, low, high)
 
@@ -52,8 +52,3 @@ def over_tasks(tasks: Sequence[Sequence[float]]) -> Spread:
     draws = iqm(np.concatenate([resampled(values, generator) for values in runs], axis=-1))
     low, high = np.quantile(draws, (0.025, 0.975))
     return Spread(float(iqm(every)), float(low), float(high), tuple(sorted(every.tolist(), reverse=True)))
-
-
-def _above(values: Array, levels: Array) -> Array:
-    """Return the share of the last axis above each of L levels: (..., N) to (..., L)."""
-    return np.stack([(values > level).mean(axis=-1) for level in levels], axis=-1)

@@ -65,6 +65,12 @@ def resampled(values: NDArray[Any], generator: np.random.Generator) -> NDArray[A
     return values[generator.integers(0, len(values), (_DRAWS, len(values)))]
 
 
+def resampled_counts(runs: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    """Return how often each of N runs is in each of so many bootstrap samples (2000, N)."""
+    picks = resampled(np.arange(runs), generator) + runs * np.arange(_DRAWS)[:, None]
+    return np.bincount(picks.ravel(), minlength=_DRAWS * runs).reshape(_DRAWS, runs)
+
+
 @dataclass(frozen=True)
 class Share:
     """How many runs of all, with the 95 % Wilson interval of the rate."""

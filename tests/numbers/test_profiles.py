@@ -19,16 +19,18 @@ def test_one_task_is_scipys_survival_function() -> None:
     assert profile([values.tolist()], LEVELS).shares == pytest.approx(stats.ecdf(values).sf.evaluate(LEVELS))
 
 
-def test_the_band_is_a_bootstrap_within_each_task() -> None:
+def test_the_band_is_the_quantiles_of_binomial_counts_of_each_task() -> None:
+    """Drawn with replacement, the runs of a task above a level are binomial; the mean of tasks is their convolution."""
     generator = np.random.default_rng(2)
     tasks = [generator.uniform(0, 0.8, 5), generator.uniform(0.3, 1, 4)]
     found = profile([task.tolist() for task in tasks], LEVELS)
-    drawn = [generator.choice(task, (4000, len(task)))[:, :, None] > LEVELS for task in tasks]
-    low, high = np.quantile((drawn[0].mean(axis=1) + drawn[1].mean(axis=1)) / 2, (0.025, 0.975), axis=0)
-    assert found.low == pytest.approx(low, abs=0.13)  # shares are steps of a tenth
-    assert found.high == pytest.approx(high, abs=0.13)
-    assert np.abs(found.low - low).mean() < 0.01
-    assert np.abs(found.high - high).mean() < 0.01
+    for level, low, high in zip(LEVELS, found.low, found.high, strict=True):
+        first, second = (stats.binom.pmf(range(len(t) + 1), len(t), (t > level).mean()) for t in tasks)
+        shares = (np.arange(6)[:, None] / 5 + np.arange(5) / 4) / 2
+        chance = np.outer(first, second)
+        for end, level_of_end in ((low, 0.025), (high, 0.975)):
+            below, upto = chance[shares < end - 1e-9].sum(), chance[shares <= end + 1e-9].sum()
+            assert below - 0.012 <= level_of_end <= upto + 0.012  # of 2,000 draws, three standard errors
     assert (np.diff(found.shares) <= 0).all()
 
 
