@@ -126,7 +126,7 @@ def cell_text(heading: str, section: Section, cell: Cell) -> str:
     """Return what a cell of the board says under a heading of the README, which has to be one of these."""
     assert cell.control is not None
     change = cell.changes.get("clip_score")
-    said = {
+    said: dict[str, str] = {
         "condition": section.first.record.condition,
         "score": section.first.headline,
         "method": cell.method,
