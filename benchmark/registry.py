@@ -145,9 +145,13 @@ def _name(plugin: type[Any]) -> str:
     return next((point.name for point in foreign if point.value == where), plugin.__module__.rpartition(".")[2])
 
 
-@cache  # a scan of all installed packages, which every plugin of every shard would pay for
 def _foreign(family: type[Any]) -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=f"benchmark.{FAMILIES[family]}")}
+    return _entry_points(f"benchmark.{FAMILIES[family]}")
+
+
+@cache  # a scan of all installed packages, which every plugin of every shard would pay for
+def _entry_points(group: str) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=group)}
 
 
 def _is_required(field: "dataclasses.Field[Any]") -> bool:

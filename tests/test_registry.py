@@ -162,7 +162,7 @@ def _toy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "acme_annotators", module)
     point = EntryPoint("toy", "acme_annotators:Toy", "benchmark.annotators")
     monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == point.group else [])
-    monkeypatch.setattr(registry, "_foreign", registry._foreign.__wrapped__)  # not what was found before
+    monkeypatch.setattr(registry, "_entry_points", registry._entry_points.__wrapped__)  # not what was found before
 
 
 @pytest.mark.usefixtures("_toy")

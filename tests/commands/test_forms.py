@@ -48,7 +48,7 @@ def _marks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "acme_marks", module)
     point = EntryPoint("marks", "acme_marks:Marks", "benchmark.annotators")
     monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == point.group else [])
-    monkeypatch.setattr(registry, "_foreign", registry._foreign.__wrapped__)  # not what was found before
+    monkeypatch.setattr(registry, "_entry_points", registry._entry_points.__wrapped__)  # not what was found before
 
 
 def built(photos: Path, out: Path, fault: str, *more: str) -> int:

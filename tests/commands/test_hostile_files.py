@@ -24,6 +24,7 @@ from benchmark.engine.recipes import read_recipe
 from benchmark.engine.records import read_failures, read_probes, read_record
 from benchmark.engine.runs import RUN, read_finished
 from benchmark.engine.shards import read_commit
+from benchmark.engine.studies import STUDIES
 from benchmark.leaderboard import CLAIMS, main
 from benchmark.regress import read_bands
 from benchmark.sources.folder import Folder
@@ -74,6 +75,16 @@ def _study(path: Path) -> None:
     study.describe(study.read_design(str(path), Path("out")))
 
 
+def shown(path: Path) -> None:
+    """Render the board of one record, as it would be after a pull request."""
+    assert main(["--results", str(path.parent), "--html", str(path.parent / "site")]) == 0
+
+
+def _record(path: Path) -> None:
+    read_record(path)
+    shown(path)
+
+
 # By the name of a file: what a whole one holds, or how to come by it, and who reads it.
 JSON: dict[str, tuple[Any, Read]] = {
     "plan.json": (None, lambda path: Plan.read(path.parent)),
@@ -81,23 +92,18 @@ JSON: dict[str, tuple[Any, Read]] = {
     "commits/val-000000.json": (None, lambda path: read_commit(path.parents[1], "val-000000")),
     "images.json": (IMAGES_JSON, lambda path: read_config(path.parent)),
     "run.json": (IMAGES_JSON, lambda path: read_finished(path.parent, RUN)),
-    "results/record.json": (made_up("a", 0.5).model_dump(mode="json"), lambda path: (read_record(path), shown(path))),
+    "results/record.json": (made_up("a", 0.5).model_dump(mode="json"), _record),
     "f.failed.json": (FAILURE, lambda path: read_failures(path.parent)),
     "bands.json": (BANDS, read_bands),
     "curve.jsonl": ({"step": 1, "probe": {"miou.normalised": 0.5}}, lambda path: read_probes(path)),
     "metadata.jsonl": ({"file_name": "a.png", "text": "a"}, _folder),
 }
 TOML: dict[str, tuple[Path, Read]] = {
-    "study.toml": (study.STUDIES / "smoke.toml", _study),
-    "ways.toml": (study.STUDIES / "ablation.toml", _study),
+    "study.toml": (STUDIES / "smoke.toml", _study),
+    "ways.toml": (STUDIES / "ablation.toml", _study),
     "recipe.toml": (RECIPES / "fill50k.toml", lambda path: read_recipe(str(path))),
     "claims.toml": (CLAIMS, read_claims),
 }
-
-
-def shown(path: Path) -> None:
-    """Render the board of one record, as it would be after a pull request."""
-    assert main(["--results", str(path.parent), "--html", str(path.parent / "site")]) == 0
 
 
 @pytest.fixture

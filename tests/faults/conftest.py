@@ -92,7 +92,7 @@ class Faults:
         awaited, how = self.rng.randint(0, most), self.rng.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
         until = time.monotonic() + _LONGEST
         while process.poll() is None and _count(folder) < awaited:
-            assert time.monotonic() < until, f"{process.args} hangs"
+            assert time.monotonic() < until, f"{process.args!r} hangs"
             time.sleep(0.005)
         time.sleep(self.rng.uniform(0, 0.3))
         if process.poll() is None:
