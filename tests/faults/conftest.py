@@ -128,4 +128,4 @@ def faults(request: pytest.FixtureRequest) -> Iterator[Faults]:
     started = time.monotonic()
     yield made
     seen = ", ".join(f"{count} {what}" for what, count in made.seen.items())
-    _REPORT.append(f"{made.name}: {share} rounds in {time.monotonic() - started:.0f} s: {seen}")
+    _REPORT.append(f"{made.name}: in {time.monotonic() - started:.0f} s: {seen}")
