@@ -12,7 +12,7 @@ from benchmark import regress
 from benchmark.base.errors import UserError
 from benchmark.conditions.seg import Seg
 from benchmark.numbers.gate import Check
-from benchmark.regress import REFERENCE, Bands, Pins, Run, check_pins, check_runs, main, pins, read_bands
+from benchmark.regress import BANDS, REFERENCE, Bands, Pins, Run, check_pins, check_runs, main, pins, read_bands
 from benchmark.study import Design, read_design, run
 from benchmark.train import Train, train
 from tests.commands.test_study import TINY
@@ -83,6 +83,16 @@ def test_honest_runs_pass_and_worse_ones_do_not() -> None:
     assert all(not moved(check_runs(reference, runs(generator, 4))) for _ in range(20))
     assert "control, full prompts" in moved(check_runs(reference, runs(generator, 4, shift=-0.2)))
     assert {"failures", "onset of control"} <= moved(check_runs(reference, runs(generator, 4, onset=None)))
+
+
+def test_the_committed_bands_pass_honest_draws_of_other_runs() -> None:
+    bands = read_bands(BANDS)
+    reference, pool = bands.runs[:REFERENCE], bands.runs[REFERENCE:]
+    assert len(pool) >= 24
+    generator = np.random.default_rng(0)
+    for _ in range(20):
+        drawn = [pool[i] for i in generator.choice(len(pool), 4, replace=False)]
+        assert moved(check_runs(reference, drawn)) == set()
 
 
 def test_runs_without_weights_are_a_regression() -> None:
