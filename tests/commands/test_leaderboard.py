@@ -69,6 +69,21 @@ def board_of(*records: Record) -> list[list[tuple[str, int | None]]]:
     return [[(row.record.evaluation_id, row.group) for row in section.rows] for section in sections(named)]
 
 
+def failed(name: str, training: dict[str, Any]) -> Failure:
+    """Return the failure of a training that never ran."""
+    return Failure(
+        failure_id=name,
+        created="2026-01-01T00:00:00+00:00",
+        dataset={"name": "made-up", "fingerprint": "f"},
+        condition="seg",
+        method="controlnet",
+        base="scenes-tiny",
+        training=training,
+        reason="the loss is nan at update 3",
+        environment={},
+    )
+
+
 def test_rows_are_ordered_and_share_a_group_while_their_interval_overlaps_the_leaders() -> None:
     board = board_of(made_up("low", 0.2), made_up("best", 0.5, seed=1), made_up("close", 0.48, seed=2))
     assert board == [[("best", 1), ("close", 1), ("low", 2)]]
@@ -101,17 +116,7 @@ def test_runs_that_diverged_or_never_followed_are_a_failure_rate(tmp_path: Path)
         path = write_record(tmp_path, made_up(f"run-{seed}", 0.5, seed=seed))
         with_probes(path, {100: value})
     training = {"recipe": {"steps": 10, "batch": 4, "seeds": {"init": 9, "noise": 9}}, "num_samples": 40}
-    failure = Failure(
-        failure_id="f",
-        created="2026-01-01T00:00:00+00:00",
-        dataset={"name": "made-up", "fingerprint": "f"},
-        condition="seg",
-        method="controlnet",
-        base="scenes-tiny",
-        training=training,
-        reason="the loss is nan at update 3",
-        environment={},
-    )
+    failure = failed("f", training)
     write_failure(tmp_path, failure)
     write_failure(tmp_path, failure.model_copy(update={"failure_id": "g", "training": {**training, "num_samples": 7}}))
     write_failure(tmp_path, failure.model_copy(update={"failure_id": "h", "training": {**training, "name": "again"}}))
@@ -148,7 +153,7 @@ def test_an_invalidated_record_is_struck_out_and_counts_nowhere(tmp_path: Path) 
     assert "| 1 | controlnet | init 2, noise 2 |" not in board  # seeds that agree are one number
     assert "| 1 | controlnet | 2 | 0.510" in board
     assert "| - | ~~controlnet~~ | 0 | ~~0.900 [0.880, 0.920]~~ |" in board
-    assert "- `best` is struck out: trained on test <b>images</b> (somebody)" in board
+    assert "- `best` is struck out: trained on test &lt;b>images&lt;/b> (somebody)" in board
     assert pd.read_csv(tmp_path / "leaderboard.csv")["normalised_control"].tolist() == [0.51, 0.5]
     (page,) = (tmp_path / "site").glob("dataset-*.html")
     assert '<tr class="struck">' in page.read_text()
@@ -166,18 +171,7 @@ def test_a_table_whose_records_are_all_invalidated_stays(tmp_path: Path) -> None
 def test_an_invalidated_failure_is_no_failure(tmp_path: Path) -> None:
     write_record(tmp_path, made_up("a", 0.5))
     training = {**(made_up("x", 0.5, seed=1).training or {})}
-    failure = Failure(
-        failure_id="gone",
-        created="2026-01-01T00:00:00+00:00",
-        dataset={"name": "made-up", "fingerprint": "f"},
-        condition="seg",
-        method="controlnet",
-        base="scenes-tiny",
-        training=training,
-        reason="the loss is nan at update 3",
-        environment={},
-    )
-    write_failure(tmp_path, failure)
+    write_failure(tmp_path, failed("gone", training))
     assert main(["--results", str(tmp_path)]) == 0
     assert "1 of 2 [" in (tmp_path / "README.md").read_text()
     invalidate(tmp_path, "gone")

@@ -9,6 +9,7 @@ import pytest
 
 from benchmark.engine.records import write_record
 from tests.commands.test_leaderboard import made_up, with_probes
+from tests.commands.test_study import TINY
 from tests.faults.conftest import Faults, files
 
 pytestmark = pytest.mark.slow
@@ -19,21 +20,6 @@ TRAIN_LINE = (
 )
 BUILD = BUILD_LINE.split()
 DRAW = ["--limit", "24", "--num-inference-steps", "2", "--device", "cpu"]
-STUDY = """
-[build]
-cond = ["seg"]
-source = "scenes,val=4,test=8"
-size = 500
-workers = 1
-[train]
-cond = "seg"
-steps = 2
-batch = 4
-[generate]
-num_inference_steps = 2
-[grid]
-seed = [0, 1]
-"""
 
 
 def place(tmp_path: Path, name: str) -> Path:
@@ -125,7 +111,7 @@ def test_evaluations_that_are_killed(faults: Faults, drawn: Path) -> None:
 
 
 def test_studies_that_are_killed(faults: Faults, tmp_path: Path) -> None:
-    (tmp_path / "tiny.toml").write_text(STUDY)
+    (tmp_path / "tiny.toml").write_text(TINY)
     words = ["study", "run", str(tmp_path / "tiny.toml"), "--out", "out"]
     whole = place(tmp_path, "whole")
     faults.run(words, whole)
