@@ -228,11 +228,13 @@ def test_verify_names_a_missing_shard(tiny: Path, capsys: pytest.CaptureFixture[
 
 
 def test_verify_notices_a_manifest_that_does_not_add_up(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    forged = manifest(tiny)
-    forged["num_rows"]["train"] = 501
-    (tiny / "manifest.json").write_text(json.dumps(forged))
+    whole = manifest(tiny)
+    (tiny / "manifest.json").write_text(json.dumps({**whole, "failed": {"a.png": "damaged"}}))
     assert main(["--verify", str(tiny)]) == 1
     assert "manifest" in capsys.readouterr().out
+    (tiny / "manifest.json").write_text(json.dumps({**whole, "num_rows": {**whole["num_rows"], "train": 501}}))
+    assert main(["--verify", str(tiny)]) == 2  # no reader opens it
+    assert "manifest.json does not add up" in capsys.readouterr().err
 
 
 def test_recomputing_every_shard_gives_the_committed_bytes(tiny_dataset: Path, photo_dataset: Path) -> None:
@@ -387,5 +389,6 @@ def test_no_flipped_bit_is_ever_read_as_data(region: str, tiny: Path) -> None:
 def test_a_dataset_is_named_by_the_last_plain_part_of_its_source(path: str, name: str, tiny_dataset: Path) -> None:
     plan = BuiltDataset.open(tiny_dataset).plan
     only = [condition for condition in plan.conditions if condition["name"] == "canny"]
-    other = replace(plan, source={"name": "folder", "path": path}, conditions=only)
+    annotators = {"canny": plan.annotators["canny"]}
+    other = replace(plan, source={"name": "folder", "path": path}, conditions=only, annotators=annotators)
     assert default_folder(other) == Path("datasets") / name
