@@ -148,7 +148,7 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(
 
 
 def forge(dataset: BuiltDataset, out: Path, **cells: object) -> Path:
-    """Copy a dataset with one row of its test shard changed, and every hash of files made right again."""
+    """Copy a dataset with one row of its test shard changed, and every name and hash of files made right again."""
     folder = Path(shutil.copytree(dataset.folder, out))
     commits = [Commit(**shard) for shard in dataset.manifest.shards]
     i = next(i for i, commit in enumerate(commits) if commit.split == "test")
@@ -157,7 +157,10 @@ def forge(dataset: BuiltDataset, out: Path, **cells: object) -> Path:
     changed = table.to_pylist()
     changed[1].update({name: value(changed) if callable(value) else value for name, value in cells.items()})
     parquet.write_table(table.from_pylist(changed, schema=table.schema), path, row_group_size=100)
-    commits[i] = Commit(**{**asdict(commits[i]), "sha256": sha256_file(path), "num_bytes": path.stat().st_size})
+    digest = sha256_file(path)
+    own = path.rename(path.with_name(f"{commits[i].shard}-{digest[:12]}.parquet"))
+    forged = {"file": f"data/{own.name}", "sha256": digest, "num_bytes": own.stat().st_size}
+    commits[i] = Commit(**{**asdict(commits[i]), **forged})
     Manifest.of(dataset.plan, commits, folder).write(folder)
     return folder
 
