@@ -13,11 +13,11 @@ from benchmark.base.console import say
 from benchmark.base.errors import UserError
 from benchmark.base.files import pretty_json, replace_file
 from benchmark.cli import main as cli_main
-from benchmark.cli import option
+from benchmark.cli import option, positive
 from benchmark.contracts.plugins import Condition
 from benchmark.engine.records import read_records
 from benchmark.numbers.gate import FALSE_ALARM, Check, check_failures, check_mean, check_onset, check_spread
-from benchmark.study import Design, read_design, run
+from benchmark.study import Design, read_design, run, run_side_by_side
 from benchmark.train import Train, load_data, named_seeds
 
 BANDS = Path(__file__).parent / "bands.json"
@@ -32,6 +32,7 @@ class Regress:
 
     out: Path = option("where the runs go", Path("runs/regress"), Path)
     bands: Path = option("the pins and the reference runs", BANDS, Path)
+    workers: int = option("runs at a time, of one thread each", 2, positive)
     learn: bool = option("make the bands anew from the finished study regress_reference", False)
 
 
@@ -86,8 +87,7 @@ def regress(form: Regress) -> list[Check]:
         UserError: No bands.
     """
     bands = read_bands(form.bands)
-    design = read_design("regress", form.out)
-    run(design)
+    design = _finished(form)
     checks = [
         *check_pins(bands.pins, pins(design.cells[0].trains[0])),
         *check_runs(bands.runs, runs_of(design)),
@@ -98,6 +98,15 @@ def regress(form: Regress) -> list[Check]:
     say(f"moved: {', '.join(moved)}" if moved else "nothing moved")
     say(f"false alarms: at most {FALSE_ALARM:.1%} of gates in which nothing changed")
     return checks
+
+
+def _finished(form: Regress) -> Design:
+    """Make what is missing of the gate's runs; return their study."""
+    if form.workers > 1:
+        run_side_by_side("regress", form.out, form.workers)
+    design = read_design("regress", form.out)
+    run(design)
+    return design
 
 
 def read_bands(path: Path) -> Bands:
@@ -211,14 +220,13 @@ def learn(form: Regress) -> Path:
     """
     from benchmark.engine.runs import RUN, provenance, read_status
 
-    reference, gate = read_design("regress_reference", None), read_design("regress", form.out)
+    reference = read_design("regress_reference", None)
     forms = [form for cell in reference.cells for form in cell.trains]
     missing = [form.out for form in forms if read_status(form.out or Path(), RUN) not in ("finished", "diverged")]
     if missing:
         raise UserError(f"{missing[0]} is not finished; run python -m benchmark.study run regress_reference first")
-    run(gate)
     made = Bands(
-        pins=pins(gate.cells[0].trains[0]),
+        pins=pins(_finished(form).cells[0].trains[0]),
         runs=tuple(runs_of(reference)),
         environment=provenance("python -m benchmark.regress --learn"),
     )

@@ -157,7 +157,7 @@ def _cluster(workers: int | None) -> Iterator[Any]:
     try:
         import ray
     except ImportError:
-        raise UserError('--engine ray needs Ray; pip install ray') from None
+        raise UserError("--engine ray needs Ray; pip install ray") from None
     address = os.environ.get("RAY_ADDRESS")
     with ExitStack() as stack:
         own: dict[str, Any] = {}

@@ -239,7 +239,7 @@ def test_a_late_writer_changes_neither_the_commit_nor_what_is_read(
     [
         ("--engine spark", 'no engine "spark"; allowed: local, ray'),
         ("--rank 2 --world 2", "--rank 2 is not below --world 2; ranks count from 0"),
-        ("--engine ray", '--engine ray needs Ray; pip install ray'),
+        ("--engine ray", "--engine ray needs Ray; pip install ray"),
     ],
 )
 def test_an_engine_that_is_not_there_is_one_line(

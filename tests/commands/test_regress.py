@@ -143,7 +143,7 @@ def test_bands_are_learnt_from_a_study_and_the_gate_holds_its_runs_against_them(
         return read_design(str(tmp_path / f"{name}.toml"), out or tmp_path / name)
 
     monkeypatch.setattr(regress, "read_design", here)
-    bands, words = tmp_path / "bands.json", ["--out", str(tmp_path / "gate")]
+    bands, words = tmp_path / "bands.json", ["--out", str(tmp_path / "gate"), "--workers", "1"]
     assert main([*words, "--bands", str(bands), "--learn"]) == 2
     assert "study run regress_reference" in capsys.readouterr().err
     run(here("regress_reference", None))

@@ -11,7 +11,7 @@ from benchmark.engine.board import sections
 from benchmark.engine.imagesets import PROMPTS
 from benchmark.engine.records import read_failures, read_records
 from benchmark.engine.studies import STUDIES, combinations
-from benchmark.study import main, read_design
+from benchmark.study import main, read_design, run_side_by_side
 from benchmark.train import named_seeds
 
 TINY = """
@@ -58,6 +58,19 @@ def test_two_processes_share_a_study(tmp_path: Path) -> None:
         assert main([*arguments, "--rank", str(rank)]) == 0
         assert sorted(path.name for path in (tmp_path / "out" / "runs").iterdir()) == done
     assert len(list((tmp_path / "out" / "results").rglob("*.webp"))) >= 2
+
+
+def test_runs_side_by_side_make_what_one_process_makes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, out = tmp_path / "tiny.toml", tmp_path / "out"
+    file.write_text(TINY)
+    run_side_by_side(str(file), out, 2)
+    assert sorted(path.name for path in (out / "runs").iterdir()) == ["seed-0", "seed-1"]
+    made = sorted((out / "results").rglob("*.json"))
+    assert main(["run", str(file), "--out", str(out)]) == 0
+    assert capsys.readouterr().out.count("is already finished") >= 2
+    assert sorted((out / "results").rglob("*.json")) == made
+    with pytest.raises(UserError, match="2 of 2 processes ended"):
+        run_side_by_side(str(tmp_path / "none.toml"), out, 2)
 
 
 @pytest.mark.parametrize(
