@@ -7,6 +7,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.colors import qualitative
 
+from benchmark.base.files import canonical_json, sha256
 from benchmark.engine.analysis import ENOUGH, Dial, dials, dirt, together
 from benchmark.engine.board import Section
 from benchmark.engine.cells import Cell, Family, names
@@ -26,7 +27,7 @@ def size_chart(section: Section) -> str | None:
     """
     lines = [cells for cells in map(_whole, section.families) if len(cells) > 1]
     labels = names([cells[min(cells)] for cells in lines], sized=False)
-    return _control_chart("pairs", list(zip(labels, lines, strict=True)), logarithmic=True)
+    return _control_chart(section, "pairs", list(zip(labels, lines, strict=True)), logarithmic=True)
 
 
 def dial_charts(section: Section) -> list[tuple[str, str | None]]:
@@ -37,7 +38,7 @@ def dial_charts(section: Section) -> list[tuple[str, str | None]]:
     return [
         (
             f"Control over {name.replace('_', ' ')}",
-            _control_chart(name, [(dial.what, dial.cells) for dial in same], logarithmic=same[0].factors),
+            _control_chart(section, name, [(dial.what, dial.cells) for dial in same], logarithmic=same[0].factors),
         )
         for name, same in turned.items()
     ]
@@ -48,10 +49,12 @@ def dirt_chart(section: Section) -> str | None:
     found = dirt(section)
     methods = len({one.what for one in found})
     lines = [(f"{one.what}, {one.name}" if methods > 1 else one.name, one.cells) for one in found]
-    return _control_chart("rate", lines, logarithmic=False)
+    return _control_chart(section, "rate", lines, logarithmic=False)
 
 
-def _control_chart(across: str, lines: Sequence[tuple[str, Mapping[float, Cell]]], *, logarithmic: bool) -> str | None:
+def _control_chart(
+    section: Section, across: str, lines: Sequence[tuple[str, Mapping[float, Cell]]], *, logarithmic: bool
+) -> str | None:
     """Return control of cells over one of their settings: interquartile means, 95 % intervals, and every run."""
     if not lines:
         return None
@@ -68,7 +71,7 @@ def _control_chart(across: str, lines: Sequence[tuple[str, Mapping[float, Cell]]
         xs, ys = zip(*[(at, value) for at, s in spreads.items() for value in s.values], strict=True)
         marker = {"color": _colour(i), "size": 6, "opacity": 0.5}
         figure.add_scatter(x=xs, y=ys, mode="markers", marker=marker, showlegend=False, hoverinfo="x+y")
-    return _html(figure)
+    return _html(figure, section.key)
 
 
 def training_chart(section: Section) -> str | None:
@@ -86,7 +89,7 @@ def training_chart(section: Section) -> str | None:
         values = [np.asarray(curve[step]) for step in sorted(curve)]
         bounds = [(float(v.min()), float(v.max())) for v in values]
         _line(figure, labels[i], i, sorted(curve), [float(v.mean()) for v in values], bounds)
-    return _html(figure)
+    return _html(figure, section.key)
 
 
 def onset_chart(section: Section) -> str | None:
@@ -108,12 +111,13 @@ def onset_chart(section: Section) -> str | None:
         shares = [0.0, *(one.count / one.total for one in reached)]
         bounds = [(0.0, 0.0), *((one.low, one.high) for one in reached)]
         _line(figure, f"{label}, median {found.median or 'beyond'}", i, edges, shares, bounds, stepped=True)
-    return _html(figure)
+    return _html(figure, section.key)
 
 
 def profile_chart(sections: Iterable[Section]) -> str | None:
     """Return the share of runs above each level of control, the mean over sections, with its 95 % band."""
-    recipes = together(sections)
+    board = list(sections)
+    recipes = together(board)
     if not recipes:
         return None
     figure = _figure(_CONTROL, "share of runs above")
@@ -122,7 +126,7 @@ def profile_chart(sections: Iterable[Section]) -> str | None:
         found = profile(recipe.tasks, levels)
         bounds = list(zip(found.low.tolist(), found.high.tolist(), strict=True))
         _line(figure, recipe.name, i, levels.tolist(), found.shares.tolist(), bounds, stepped=True)
-    return _html(figure)
+    return _html(figure, *(section.key for section in board))
 
 
 def charts(section: Section) -> list[tuple[str, str]]:
@@ -203,11 +207,16 @@ def _text(name: str) -> str:
     return name.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def _html(figure: go.Figure) -> str:
+def _html(figure: go.Figure, *keys: str) -> str:
+    """Return a chart as HTML; those of one page need other keys or hold other lines."""
     lines = sum(trace.showlegend is not False for trace in figure.data)
     below = 60 + 20 * (lines if lines > 1 else 0)  # the legend stands below, or many lines would leave no room to draw
     figure.update_layout(height=300 + below, margin={"l": 60, "r": 10, "t": 30, "b": below}, showlegend=lines > 1)
+    name = sha256(canonical_json([*keys, figure.to_json()]))[:16]  # not by chance, or no page is made twice alike
     html: str = figure.to_html(
-        full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True}
+        full_html=False,
+        include_plotlyjs=False,
+        config={"displaylogo": False, "responsive": True},
+        div_id=f"chart-{name}",
     )
     return html
