@@ -1,7 +1,8 @@
 """Make one shard of a dataset: read a part of the source, sift, annotate, check, caption, write."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -53,7 +54,8 @@ def build_shard(plan: Plan, folder: Path, part: Part) -> Commit:
         return read_commit(folder, part.name)
     tools = _Tools(plan)
     samples, lost = tools.sift(tools.read(part))
-    return _write(tools, folder, part.name, samples, lost)
+    with _one_thread(plan):
+        return _write(tools, folder, part.name, samples, lost)
 
 
 def retry_shard(plan: Plan, folder: Path, identity: dict[str, Any] | None, part: Part, before: Commit) -> Commit:
@@ -71,7 +73,24 @@ def retry_shard(plan: Plan, folder: Path, identity: dict[str, Any] | None, part:
     samples, lost = tools.sift(sample for sample in tools.read(part) if utf8(sample.key) in before.failed)
     found = {usable.sample.key for usable in samples} | {*lost.failed, *lost.dropped}
     lost.failed.update({key: "no longer in the source" for key in before.failed if key not in found})
-    return _write(tools, folder, retry_name(part.name, generation), samples, lost, identity)
+    with _one_thread(plan):
+        return _write(tools, folder, retry_name(part.name, generation), samples, lost, identity)
+
+
+@contextmanager
+def _one_thread(plan: Plan) -> Iterator[None]:
+    """Let models compute on one thread: on more, sums are rounded in another order, and their maps would be others."""
+    if not plan.loads_models:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _write(

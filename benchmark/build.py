@@ -165,8 +165,7 @@ def _made(plan: Plan, folder: Path, form: Build, parts: list[Part]) -> Iterator[
             yield read_commit(folder, part.name)
         else:
             missing.append(part)
-    loads_models = plan.captioner is not None or any(plan.annotator_identities.values())
-    run = partial(run_ray, warm=loads_models) if form.engine == "ray" else run_local
+    run = partial(run_ray, warm=plan.loads_models) if form.engine == "ray" else run_local
     yield from run(partial(_build_shared, plan, folder), missing, form.workers)
 
 

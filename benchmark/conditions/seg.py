@@ -100,7 +100,9 @@ class Seg(Condition):
             raise BadImage(f"{labels.dtype} values of shape {labels.shape} are no map of labels")
         classes = len(self._palette.classes)
         wide = labels.astype(np.uint64 if labels.dtype.kind == "u" else np.int64)
-        ids = np.minimum(wide, 2**62).astype(np.int64) - first_label  # cut: the largest would become negative
+        ids = (
+            np.maximum(np.minimum(wide, 2**62).astype(np.int64), -(2**62)) - first_label
+        )  # cut, or they would run over
         unlabelled = (ids < 0) | (labels == _UNLABELLED)
         foreign = (ids >= classes) & ~unlabelled
         if foreign.any():

@@ -63,6 +63,11 @@ class Plan:
         return without_empty(asdict(self), "captioner", "hygiene")
 
     @property
+    def loads_models(self) -> bool:
+        """Whether networks see its images: annotators with weights, or a captioner."""
+        return self.captioner is not None or any(self.annotator_identities.values())
+
+    @property
     def hash(self) -> str:
         """The sha256 of the plan: the name of the build."""
         return sha256(canonical_json(self.record()))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
@@ -52,6 +52,7 @@ def test_any_cell_is_a_map_or_a_fault(name: str, cell: Cell) -> None:
     taken(registry.make(Condition, name), cell)
 
 
+@example(np.full((SIDE, SIDE), -(2**63), np.int64), 300)
 @given(labels=arrays.arrays(np.uint64, (SIDE, SIDE)) | arrays.arrays(np.int64, (SIDE, SIDE)), first=st.integers(0, 300))
 @quick
 def test_labels_are_ids_exactly_or_the_row_fails(labels: NDArray[Any], first: int) -> None:
