@@ -100,9 +100,8 @@ class Seg(Condition):
             raise BadImage(f"{labels.dtype} values of shape {labels.shape} are no map of labels")
         classes = len(self._palette.classes)
         wide = labels.astype(np.uint64 if labels.dtype.kind == "u" else np.int64)
-        ids = (
-            np.maximum(np.minimum(wide, 2**62).astype(np.int64), -(2**62)) - first_label
-        )  # cut, or they would run over
+        cut = np.maximum(np.minimum(wide, 2**62).astype(np.int64), -(2**62))  # or the ends would run over
+        ids = cut - first_label
         unlabelled = (ids < 0) | (labels == _UNLABELLED)
         foreign = (ids >= classes) & ~unlabelled
         if foreign.any():
