@@ -18,6 +18,7 @@ def as_cell(value: Any) -> Cell:
     if value is None or isinstance(value, dict | bytes):
         return picture_bytes(value)
     try:
-        return np.asarray(value)
+        array = np.asarray(value)
     except ValueError:  # rows of different lengths
-        return np.asarray(value, dtype=object)
+        return np.empty(0, object)
+    return array if array.dtype.kind in "biuf" else np.empty(0, object)

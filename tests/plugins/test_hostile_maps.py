@@ -46,6 +46,7 @@ LABELS = st.sampled_from([np.uint8, np.int8, np.uint16, np.int64, np.uint64, np.
 
 
 @pytest.mark.parametrize("name", NAMES)
+@example(as_cell([[[None], [None]], [[None], [""]]]))
 @given(cell=st.binary(max_size=60) | NESTED.map(as_cell) | LABELS)
 @quick
 def test_any_cell_is_a_map_or_a_fault(name: str, cell: Cell) -> None:
