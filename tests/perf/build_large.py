@@ -2,8 +2,8 @@
 
 One dataset grows through the sizes by the same command; on the way to every size but the first its processes are killed
 (SIGKILL) and the command is given again. At the middle size it must have the fingerprint of a dataset that nothing
-disturbed. The largest is verified, exported to tars, and built from those again, with another condition, small and whole.
-Every step appends a line to WORK/steps.jsonl: seconds, pairs a second, greatest memory of all processes together, bytes.
+disturbed. The largest is verified, exported to tars, and built from those again, with another condition, small and
+whole. Every step appends a line to WORK/steps.jsonl: seconds, greatest memory of all processes together, pairs, bytes.
 What a step leaves stays; a step that is in steps.jsonl is not done again.
 """
 
