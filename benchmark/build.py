@@ -82,6 +82,11 @@ def make_plan(form: Build) -> Plan:
     Raises:
         UserError: A plugin that does not exist, or a condition without a way to make its maps.
     """
+    return _opened(form)[0]
+
+
+def _opened(form: Build) -> tuple[Plan, Source]:
+    """Return the plan a form describes, and its source, which has looked through what there is."""
     if not form.cond:
         allowed = ", ".join(registry.names(Condition))
         raise UserError(f"--cond is missing; allowed: {allowed}; or name a recipe: {', '.join(recipe_names())}")
@@ -97,7 +102,7 @@ def make_plan(form: Build) -> Plan:
         name = registry.describe(condition)["name"]
         made[name] = _annotator(condition, name, spec)
     check_columns(source, form.source, made.values())
-    return Plan(
+    plan = Plan(
         source=registry.describe(source),
         source_identity=source_identity(source, made.values()),
         conditions=[registry.describe(condition) for condition in conditions],
@@ -108,6 +113,7 @@ def make_plan(form: Build) -> Plan:
         captioner=_captioner(form.captioner) if form.captioner else None,
         hygiene=_hygiene(form, source),
     )
+    return plan, source
 
 
 def _captioner(text: str) -> dict[str, Any]:
@@ -176,18 +182,17 @@ def _build_shared(plan: Plan, folder: Path, part: Part) -> Commit:
     return build_shard(plan, folder, part)
 
 
-def _commit_share(plan: Plan, folder: Path, form: Build) -> int:
+def _commit_share(plan: Plan, source: Source, folder: Path, form: Build) -> int:
     """Build every `world`-th part, from the `rank`-th on; return how many of the others are missing."""
-    parts = _select(registry.remake(Source, plan.source), form.size, {})
+    parts = _select(source, form.size, {})
     mine = parts[form.rank :: form.world]
     for _ in track(_made(plan, folder, form, mine), len(mine), f"build {folder.name}", "shards"):
         pass
     return sum(not is_whole(folder, part.name) for part in parts)
 
 
-def _commit_all(plan: Plan, folder: Path, form: Build, size: int, tries: Tries) -> list[Commit]:
+def _commit_all(plan: Plan, source: Source, folder: Path, form: Build, size: int, tries: Tries) -> list[Commit]:
     """Build what is missing until the size is reached or the source ends; return the dataset's commits in order."""
-    source = registry.remake(Source, plan.source)
     with progress(None, f"build {folder.name}", "pairs") as bar:
         while missing := [p for p in _select(source, size, tries) if p.name not in tries]:
             bar.total = (bar.total or 0) + sum(part.num_samples for part in missing)
@@ -198,12 +203,12 @@ def _commit_all(plan: Plan, folder: Path, form: Build, size: int, tries: Tries) 
     return [commit for part in _select(source, size, tries) for commit in tries[part.name]]
 
 
-def _build_parts(plan: Plan, folder: Path, form: Build) -> Manifest:
+def _build_parts(plan: Plan, source: Source, folder: Path, form: Build) -> Manifest:
     """Build until the size is reached by rows that are not excluded, or the source ends."""
     tries: Tries = {}
     excluded = 0
     while True:
-        commits = _commit_all(plan, folder, form, form.size + excluded, tries)
+        commits = _commit_all(plan, source, folder, form, form.size + excluded, tries)
         manifest = Manifest.of(plan, commits, folder)
         more = sum(c.num_ok for c in commits if c.split == "train") - manifest.num_rows["train"]
         if more == excluded:
@@ -223,16 +228,16 @@ def build(form: Build) -> BuiltDataset | None:
         raise UserError(f'no engine "{form.engine}"; {did_you_mean(form.engine, _ENGINES)}')
     if form.rank >= form.world:
         raise UserError(f"--rank {form.rank} is not below --world {form.world}; ranks count from 0")
-    plan = make_plan(form)
+    plan, source = _opened(form)
     folder = form.out or default_folder(plan, form.recipe)
     inside = Path(plan.source.get("path", folder / "elsewhere")).resolve()
     if folder.resolve().is_relative_to(inside):
         raise UserError(f"{folder} lies inside the source {inside}; give an --out elsewhere")
     plan.write(folder)
-    if form.world > 1 and (missing := _commit_share(plan, folder, form)):
+    if form.world > 1 and (missing := _commit_share(plan, source, folder, form)):
         say(f"rank {form.rank} of {form.world} has built its share; {missing} shards of others are missing in {folder}")
         return None
-    return _conclude(plan, _build_parts(plan, folder, form), folder, form)
+    return _conclude(plan, _build_parts(plan, source, folder, form), folder, form)
 
 
 def _conclude(plan: Plan, manifest: Manifest, folder: Path, form: Build) -> BuiltDataset:
@@ -340,28 +345,40 @@ def verify(folder: Path, recompute: float, deep: bool = False) -> list[str]:
     if deep and not faults:
         faults += deep_faults(dataset, {c["name"]: registry.remake(Condition, c) for c in dataset.plan.conditions})
     chosen = random.Random(0).sample(range(len(commits)), math.ceil(recompute * len(commits)))
+    parts = _parts(dataset.plan, commits) if chosen else {}
     with tempfile.TemporaryDirectory() as other:
-        again = [_build_again(dataset.plan, Path(other), commits, i) for i in chosen]
+        again = [_build_again(dataset.plan, parts[commits[i].part], Path(other), commits, i) for i in chosen]
     return faults + [
         f"{a.shard} built again is different" for a, i in zip(again, chosen, strict=True) if a != commits[i]
     ]
 
 
-def _build_again(plan: Plan, folder: Path, commits: list[Commit], i: int) -> Commit:
+def _parts(plan: Plan, commits: list[Commit]) -> dict[str, Part]:
+    """Return the parts that commits are of, by name.
+
+    Raises:
+        UserError: The source, as it is now, does not have one of them.
+    """
+    names = {commit.part for commit in commits}
+    found = {part.name: part for part in islice(registry.remake(Source, plan.source).parts(), len(names))}
+    if absent := sorted(names - set(found)):
+        raise UserError(f"the source no longer has the part {absent[0]}; give it back its files, or build again")
+    return found
+
+
+def _build_again(plan: Plan, part: Part, folder: Path, commits: list[Commit], i: int) -> Commit:
     """Build the shard of one commit in another folder."""
     commit = commits[i]
-    first = next(c for c in commits if c.shard == commit.part)
-    part = Part(first.shard, first.num_in)
-    if commit is first:
+    if commit.shard == part.name:
         return build_shard(plan, folder, part)
     return retry_shard(plan, folder, commit.source_identity, part, commits[i - 1])
 
 
 def _describe(form: Build) -> str:
     """Return the plan as JSON, with the folder and how much there is to do."""
-    plan = make_plan(form)
+    plan, source = _opened(form)
     folder = form.out or default_folder(plan, form.recipe)
-    parts = _select(registry.remake(Source, plan.source), form.size, {})
+    parts = _select(source, form.size, {})
     done = sum(is_whole(folder, part.name) for part in parts)
     cost = {"pairs": sum(part.num_samples for part in parts), "shards": len(parts), "shards_done": done}
     return json.dumps({"folder": str(folder), **cost, "plan": plan.record()}, indent=2)

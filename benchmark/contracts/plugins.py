@@ -89,10 +89,12 @@ class Part:
     Attributes:
         name: ``<split>-<number>``, safe as a file name.
         num_samples: At most so many samples; a source whose end is not known in advance may give fewer, or none.
+        where: What the source needs to find these samples without looking at all others again; another process gets it.
     """
 
     name: str
     num_samples: int
+    where: tuple[Any, ...] = ()
 
     @property
     def split(self) -> str:
@@ -123,8 +125,9 @@ class Source(ABC):
 
     @abstractmethod
     def read(self, part: Part, resolution: int, columns: Sequence[str] = ()) -> Iterator[Sample]:
-        """Yield the samples of a part with the cells of some of its columns.
+        """Yield the samples of a part, one of `parts`, with the cells of some of its columns.
 
+        A million rows are read in thousands of parts, each by a source made anew: it must not go through all rows.
         A source that renders does so at `resolution` pixels a side.
         """
 

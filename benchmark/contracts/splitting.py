@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from glob import glob
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmark.base.errors import UserError
 from benchmark.base.files import canonical_json, sha256, sha256_file
@@ -85,6 +85,14 @@ def matching(pattern: str, suffix: str) -> list[Path]:
     return found
 
 
+class Stretch(NamedTuple):
+    """Samples that follow one another in a file; the label names the file in their keys."""
+
+    label: str
+    path: Path
+    places: range
+
+
 class Files:
     """Files whose samples are read in their own order, one file after another.
 
@@ -105,13 +113,10 @@ class Files:
         return {"num_samples": self._ends[-1], "content_sha256": sha256(canonical_json(rows))}
 
     def parts(self) -> Iterator[Part]:
-        """Yield the test part, the validation part, then training parts."""
-        yield from (Part(name, len(places)) for name, places in self._parts.items())
-
-    def of(self, part: Part) -> Iterator[tuple[str, Path, range]]:
-        """Yield (label, file, places inside it) for each file that holds samples of a part."""
-        for file, places in in_files(self._parts[part.name], self._ends):
-            yield self.labels[file], self.paths[file], places
+        """Yield the test part, the validation part, then training parts; each says in which `Stretch`es it lies."""
+        for name, places in self._parts.items():
+            where = (Stretch(self.labels[i], self.paths[i], inside) for i, inside in in_files(places, self._ends))
+            yield Part(name, len(places), tuple(where))
 
 
 def labels(files: Sequence[Path]) -> list[str]:

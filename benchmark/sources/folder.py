@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmark.base.errors import UserError
 from benchmark.base.files import canonical_json, json_object, sha256, sha256_file, utf8
@@ -17,6 +17,15 @@ _CAPTION_FIELDS = ("text", "caption", "prompt")
 _MAX_CAPTION_BYTES = 2**20
 _OWN, _OTHER = "file_name", "_file_name"  # of `datasets`: a line's image, and the end of the key of another one
 _MEND = "write one object an image"
+
+
+class _Image(NamedTuple):
+    """An image, its caption in `metadata.jsonl`, and the pictures named there beside it: column, name, file if any."""
+
+    name: str
+    path: Path
+    caption: str | None
+    columns: tuple[tuple[str, str, Path | None], ...]
 
 
 @dataclass(frozen=True)
@@ -33,11 +42,9 @@ class Folder(Source):
     path: str
 
     def __post_init__(self) -> None:
-        """Refuse a path that is no folder or holds no image."""
+        """Refuse a path that is no folder."""
         if not Path(self.path).is_dir():
             raise UserError(f"{self.path} is not a folder; give the folder that holds the images")
-        if not self._files:
-            raise UserError(f"{self.path} holds no image; allowed: {', '.join(sorted(_SUFFIXES))}, in subfolders too")
 
     @cached_property
     def _paths(self) -> dict[str, Path]:
@@ -50,11 +57,20 @@ class Folder(Source):
     def _files(self) -> list[str]:
         named = (item for _, inside, row in self._table for item in _named(inside, row).items())
         parts = {path for column, path in named if column != _OWN}
-        return [name for name in self._paths if name not in parts]
+        files = [name for name in self._paths if name not in parts]
+        if not files:
+            raise UserError(f"{self.path} holds no image; allowed: {', '.join(sorted(_SUFFIXES))}, in subfolders too")
+        return files
 
     @cached_property
-    def _parts(self) -> dict[str, list[str]]:
-        return divide(self._files)
+    def _images(self) -> dict[str, _Image]:
+        """What is known of every image before it is opened, by its path inside the folder."""
+        images = {}
+        for name in self._files:
+            columns = sorted(self._maps.get(name, {}).items())
+            found = tuple((column, inside, self._paths.get(inside)) for column, inside in columns)
+            images[name] = _Image(name, self._paths[name], self._captions.get(name), found)
+        return images
 
     @cached_property
     def _table(self) -> list[tuple[str, Path, dict[str, Any]]]:
@@ -95,7 +111,8 @@ class Folder(Source):
 
     def identity(self) -> dict[str, Any]:
         """Return a hash over every file's name, content and caption: another folder is another plan."""
-        rows = [(name, _digest(self._paths[name]), *map(_printable, self._caption_of(name))) for name in self._files]
+        images = self._images.values()
+        rows = [(image.name, _digest(image.path), *map(_printable, _caption_of(image))) for image in images]
         content = [row[:3] if row[3] is None else row for row in rows]
         return {"num_images": len(rows), "content_sha256": sha256(canonical_json(content))}
 
@@ -111,47 +128,50 @@ class Folder(Source):
 
     def parts(self) -> Iterator[Part]:
         """Yield test, validation and training parts in hash order."""
-        yield from (Part(name, len(files)) for name, files in self._parts.items())
+        for name, files in divide(self._files).items():
+            yield Part(name, len(files), tuple(self._images[file] for file in files))
 
     def read(self, part: Part, resolution: int, columns: Sequence[str] = ()) -> Iterator[Sample]:
         """Yield the files of a part as they are on disk."""
-        for name in self._parts[part.name]:
-            caption, fault = self._caption_of(name)
+        for image in part.where:
+            caption, fault = _caption_of(image)
             data, cells = b"", {}
             try:
-                data = _bounded(self._paths[name], MAX_BYTES)
-                cells = {column: self._cell(name, column) for column in columns}
+                data = _bounded(image.path, MAX_BYTES)
+                cells = {column: _cell(image, column) for column in columns}
             except (OSError, ValueError) as error:
                 fault = f"cannot be read ({error})"
-            yield Sample(name, data, caption, fault=fault, columns=cells)
+            yield Sample(image.name, data, caption, fault=fault, columns=cells)
 
-    def _cell(self, name: str, column: str) -> bytes:
-        """Return an image's picture of a column, empty where no line names one.
 
-        Raises:
-            ValueError: It is too large, or not inside the folder.
-        """
-        path = self._maps.get(name, {}).get(column)
-        if path is None:
-            return b""
-        if path not in self._paths:
-            raise ValueError(f"{utf8(path)} is no image of the folder")
-        return _bounded(self._paths[path], MAX_BYTES)
+def _cell(image: _Image, column: str) -> bytes:
+    """Return an image's picture of a column, empty where no line names one.
 
-    def _caption_of(self, name: str) -> tuple[str | None, str | None]:
-        """Return an image's caption, and why it could not be read, either may be None."""
-        if name in self._captions:
-            return self._captions[name], None
-        path = self._paths[name]
-        try:
-            if path.with_suffix(".txt").is_file():
-                return _bounded(path.with_suffix(".txt"), _MAX_CAPTION_BYTES).decode("utf-8").strip(), None
-            if path.with_suffix(".json").is_file():
-                text = _bounded(path.with_suffix(".json"), _MAX_CAPTION_BYTES).decode("utf-8")
-                return _caption(json_object(text, path.with_suffix(".json").name, _MEND)), None
-        except (OSError, ValueError, UserError) as error:
-            return None, f"the caption cannot be read ({error})"
-        return None, None
+    Raises:
+        ValueError: It is too large, or not inside the folder.
+    """
+    for name, inside, path in image.columns:
+        if name == column:
+            if path is None:
+                raise ValueError(f"{utf8(inside)} is no image of the folder")
+            return _bounded(path, MAX_BYTES)
+    return b""
+
+
+def _caption_of(image: _Image) -> tuple[str | None, str | None]:
+    """Return an image's caption, and why it could not be read, either may be None."""
+    if image.caption is not None:
+        return image.caption, None
+    path = image.path
+    try:
+        if path.with_suffix(".txt").is_file():
+            return _bounded(path.with_suffix(".txt"), _MAX_CAPTION_BYTES).decode("utf-8").strip(), None
+        if path.with_suffix(".json").is_file():
+            text = _bounded(path.with_suffix(".json"), _MAX_CAPTION_BYTES).decode("utf-8")
+            return _caption(json_object(text, path.with_suffix(".json").name, _MEND)), None
+    except (OSError, ValueError, UserError) as error:
+        return None, f"the caption cannot be read ({error})"
+    return None, None
 
 
 def _named(inside: Path, row: dict[str, Any]) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from datasets import (
     load_from_disk,
 )
 from huggingface_hub import HfApi
+from numpy.typing import NDArray
+from pyarrow import ArrowException
 
 from benchmark.base.errors import UserError, did_you_mean, first_line
 from benchmark.base.files import canonical_json, sha256, sha256_file
@@ -75,13 +77,13 @@ class Hub(Source):
             raise UserError(f"{self.path} was saved by save_to_disk: it has no configurations and no revisions")
         try:
             if self._is_saved:
-                return _validated(load_from_disk(self.path))
+                return load_from_disk(self.path)
             return load_dataset(self.path, self.config, revision=self._commit, streaming=True)
         except Exception as error:  # the library raises many kinds; its first line says which
-            reason = first_line(error)
-            raise UserError(
-                f"cannot open the dataset {self.path}: {reason}; give a hub id or a dataset folder"
-            ) from None
+            raise self._unopened(error) from None
+
+    def _unopened(self, error: Exception) -> UserError:
+        return UserError(f"cannot open the dataset {self.path}: {first_line(error)}; give a hub id or a dataset folder")
 
     def _checked(self, split: Dataset | IterableDataset) -> Dataset | IterableDataset:
         columns = _names(split)
@@ -124,6 +126,7 @@ class Hub(Source):
 
     def identity(self) -> dict[str, Any]:
         """Return the content of a folder as one hash, or the commit a hub id stood for, with the splits."""
+        self._validate()
         splits, folder = sorted(self._splits), Path(self.path)
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         rows = [[path.relative_to(folder).as_posix(), sha256_file(path)] for path in files]
@@ -132,10 +135,12 @@ class Hub(Source):
 
     def parts(self) -> Iterator[Part]:
         """Yield the test part, the validation part, then training parts; one past the end is empty."""
-        for split in ("test", "val"):
-            _, first, end = self._ranges[split]
-            yield Part(f"{split}-000000", (end or 0) - first)
-        yield from (Part(f"train-{i:06d}", PART) for i in count())
+        for ours in ("test", "val"):
+            split, first, end = self._ranges[ours]
+            yield Part(f"{ours}-000000", (end or 0) - first, self._places(split, first, end or 0))
+        split, first, _ = self._ranges["train"]
+        for i in count():
+            yield Part(f"train-{i:06d}", PART, self._places(split, first + i * PART, first + (i + 1) * PART))
 
     def columns(self) -> list[str]:
         """Return the columns of the first split."""
@@ -143,9 +148,8 @@ class Hub(Source):
 
     def read(self, part: Part, resolution: int, columns: Sequence[str] = ()) -> Iterator[Sample]:
         """Yield the rows of a part, encoded images as the dataset holds them."""
-        split, first, end = self._ranges[part.split]
-        start = first + int(part.name.partition("-")[2]) * PART
-        for index, row in self._rows(split, start, end or start + PART, columns):
+        (split, start, stop), *places = part.where
+        for index, row in self._rows(split, start, stop, places, columns):
             caption = row[self._caption_column] if self._caption_column else None
             data, fault = self._bytes(row[self.image])
             cells = {}
@@ -155,20 +159,44 @@ class Hub(Source):
             text = None if caption is None else str(caption)
             yield Sample(f"{split}-{index:08d}", data, text, fault=fault, columns=cells)
 
-    def _rows(self, split: str, start: int, stop: int, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _places(self, split: str, start: int, stop: int) -> tuple[Any, ...]:
+        """Return the stretch of rows of a part, and the row each stands for where a split is read in hash order."""
+        order = self._orders[split][start:stop] if self._is_saved else ()
+        return ((split, start, stop), *map(int, order))
+
+    def _rows(
+        self, split: str, start: int, stop: int, places: Sequence[int], columns: Sequence[str]
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        if self._is_saved:
+            data = self._undecoded(split, columns)
+            yield from ((place, data[place]) for place in places)
+        else:
+            yield from _stream(self, split, tuple(columns)).rows(start, stop)
+
+    def _undecoded(self, split: str, columns: Sequence[str]) -> Dataset | IterableDataset:
+        """Return a split whose pictures in some columns are left encoded."""
         data = self._splits[split]
         for column in columns:
             if isinstance((data.features or {}).get(column), Image):
                 data = data.cast_column(column, Image(decode=False))
-        if isinstance(data, Dataset):
-            for index in self._order(split)[start:stop]:
-                yield int(index), data[int(index)]
-        else:
-            yield from enumerate(islice(data.skip(start), stop - start), start)
+        return data
 
-    def _order(self, split: str) -> Any:
-        hashes = np.array([hash64("order", f"{split}-{i}") for i in range(len(self._splits[split]))], dtype=np.uint64)
-        return np.argsort(hashes, kind="stable")
+    @cached_property
+    def _orders(self) -> dict[str, Any]:
+        """The hash order of every split."""
+        return {split: _hash_order(split, len(data)) for split, data in self._splits.items()}
+
+    def _validate(self) -> None:
+        """Check every length and text in the Arrow files of what was saved: they have no checksums.
+
+        Raises:
+            UserError: One of them is damaged.
+        """
+        for data in self._splits.values() if self._is_saved else ():
+            try:
+                data.data.table.validate(full=True)
+            except ArrowException as error:
+                raise self._unopened(error) from None
 
     def _bytes(self, value: dict[str, Any] | None) -> tuple[bytes, str | None]:
         """Return the encoded image of an undecoded cell, empty where it is null, and why it could not be read.
@@ -193,11 +221,37 @@ class Hub(Source):
         return self._bytes(value) if is_picture else (as_cell(value), None)
 
 
-def _validated(saved: Dataset | DatasetDict) -> Dataset | DatasetDict:
-    """Return what was saved, every length and text in its Arrow files checked: they have no checksums."""
-    for split in saved.values() if isinstance(saved, DatasetDict) else [saved]:
-        split.data.table.validate(full=True)
-    return saved
+class _Stream:
+    """A split that is read in its own order, forward: what lies before a row costs as much as to read it."""
+
+    def __init__(self, data: IterableDataset) -> None:
+        self._data = data
+        self._next = 0  # the row that comes next
+        self._rest: Iterator[dict[str, Any]] | None = None
+
+    def rows(self, start: int, stop: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield the rows from `start` to `stop`, going on where it stands unless that is past them."""
+        rest, position = self._rest, self._next
+        self._rest = None  # whoever comes while this one is under way, or after it failed, begins anew
+        if rest is None or position > start:
+            rest, position = iter(self._data.skip(start)), start
+        next(islice(rest, start - position, start - position), None)  # pass over what other processes read
+        position = start
+        for row in islice(rest, stop - start):
+            yield position, row
+            position += 1
+        self._rest, self._next = rest, position
+
+
+@lru_cache(maxsize=1)
+def _stream(source: Hub, split: str, columns: tuple[str, ...]) -> _Stream:
+    """Return the stream that a process goes on with from part to part."""
+    return _Stream(source._undecoded(split, columns))
+
+
+def _hash_order(split: str, count: int) -> NDArray[np.int64]:
+    hashes = np.array([hash64("order", f"{split}-{i}") for i in range(count)], dtype=np.uint64)
+    return np.argsort(hashes, kind="stable")
 
 
 def _names(split: Dataset | IterableDataset) -> list[str]:

@@ -67,7 +67,7 @@ class Parquet(Source):
 
     def read(self, part: Part, resolution: int, columns: Sequence[str] = ()) -> Iterator[Sample]:
         """Yield the rows of a part, images as the files hold them."""
-        for label, path, places in self._files.of(part):
+        for label, path, places in part.where:
             caption = self.caption or next((n for n in _CAPTIONS if n in _open(path).schema_arrow.names), None)
             wanted = [column for column in (self.image, caption, *columns) if column]
             for number, row, fault in _rows(path, places, wanted):

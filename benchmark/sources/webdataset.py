@@ -55,7 +55,7 @@ class Webdataset(Source):
 
     def read(self, part: Part, resolution: int, columns: Sequence[str] = ()) -> Iterator[Sample]:
         """Yield the samples of a part, images as the tars hold them."""
-        for label, tar, places in self._files.of(part):
+        for label, tar, places in part.where:
             samples = list(_index(tar).items())[places.start : places.stop]
             with tar.open("rb") as archive:
                 for key, members in samples:
