@@ -33,4 +33,6 @@ def say(line: str) -> None:
 
 def plain(text: str) -> str:
     r"""Return text that moves no cursor and turns no writing: what is not printable is spelt out, as in ``\x1b``."""
+    if text.isprintable():  # nearly always, and a hundred times as fast
+        return text
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)

@@ -171,7 +171,7 @@ class Score(_Frozen):
 
     @model_validator(mode="after")
     def _is_finite(self) -> Self:
-        if not all(math.isfinite(v) for v in (self.value, self.estimate, self.stderr)):
+        if not (math.isfinite(self.value) and math.isfinite(self.estimate) and math.isfinite(self.stderr)):
             raise ValueError(f"score {self.name} is not finite")
         if self.low > self.high:
             raise ValueError(f"the interval of score {self.name} ends before it begins")

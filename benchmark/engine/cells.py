@@ -111,7 +111,7 @@ class Cell:
         """The training of one run, which shares all but its seeds and draw with the others; empty of a released one."""
         return (self.rows[0].record.training or {}) if self.rows else self.diverged[0].training
 
-    @property
+    @cached_property
     def training(self) -> dict[str, Any]:
         """The same, of several that steer together of the first."""
         return first_of(self.trained)
@@ -121,17 +121,17 @@ class Cell:
         """How control is attached, as it is written on the command line."""
         return self.rows[0].record.method if self.rows else self.diverged[0].method
 
-    @property
+    @cached_property
     def recipe(self) -> bytes:
         """All that decides the weights but the seeds and which draw of the data it was."""
         return self.rows[0].recipe if self.rows else recipe_of(self.trained, self.method)
 
-    @property
+    @cached_property
     def family(self) -> bytes:
         """All that decides the weights but the seeds and the data's number and draw."""
         return family_of(self.trained, self.method) if self.trained else self.rows[0].recipe
 
-    @property
+    @cached_property
     def runs(self) -> list[tuple[str, float]] | None:
         """Seeds and draw of the data, and normalised control, of every run, 0 if it diverged; None if one has none."""
         scores = [(draw_of(row.record.training or {}), row.control.normalised) for row in self.rows]
@@ -139,7 +139,7 @@ class Cell:
         lost = [(draw_of(failure.training), 0.0) for failure in self.diverged]
         return [*known, *lost] if len(known) == len(scores) else None
 
-    @property
+    @cached_property
     def control(self) -> Spread | None:
         """Normalised control over the runs, 0 for one that diverged; None where a run has none."""
         return spread([value for _, value in self.runs]) if self.runs is not None else None
@@ -149,7 +149,7 @@ class Cell:
         """How many pairs a run was trained on; None for a released ControlNet."""
         return self.training.get("num_samples")
 
-    @property
+    @cached_property
     def epochs(self) -> float | None:
         """Images seen over images there are."""
         return epochs(self.training)
@@ -159,19 +159,19 @@ class Cell:
         """Whether the runs saw less than one epoch, so that they say nothing about size."""
         return (self.epochs or 0) < 1
 
-    @property
+    @cached_property
     def changes(self) -> dict[str, Spread]:
         """What steering changed of the base: every image score less that of the base alone, over the runs."""
         names = [score.name for row in self.rows[:1] for score in row.record.scores]
         return {name: spread([row.change(name) for row in self.rows]) for name in names}
 
-    @property
+    @cached_property
     def onsets(self) -> Onsets:
         """When control began; a run in which it never did, or that diverged, is censored at the end of training."""
         began = [row.onset for row in self.rows if row.onset is not None]
         return onsets(began, len(self.rows) + len(self.diverged))
 
-    @property
+    @cached_property
     def failures(self) -> Share:
         """Runs that diverged or never followed the condition, of all; one that was not probed counts as none."""
         never = sum(row.outcome == "never followed" for row in self.rows)
@@ -190,18 +190,18 @@ class Family:
     cells: tuple[Cell, ...]
     group: int | None = None
 
-    @property
+    @cached_property
     def budget(self) -> Cell:
         """The cell that speaks for all: of those that saw all their pairs, if there are, the one with the most."""
         return ([cell for cell in self.cells if not cell.single_pass] or self.cells[:1])[-1]
 
-    @property
+    @cached_property
     def failures(self) -> Share:
         """Runs of all sizes that diverged or never followed the condition."""
         shares = [cell.failures for cell in self.cells]
         return share(sum(s.count for s in shares), sum(s.total for s in shares))
 
-    @property
+    @cached_property
     def needed(self) -> Needed | None:
         """Images needed for a share of the best, from the cells that saw all their pairs."""
         known = {c.pairs: c.control.values for c in self.cells if c.pairs and c.control and not c.single_pass}

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 from plotly.colors import qualitative
+from plotly.io import to_html, to_json
 
 from benchmark.base.files import canonical_json, sha256
 from benchmark.engine.analysis import ENOUGH, Dial, dials, dirt, together
@@ -15,6 +15,9 @@ from benchmark.numbers.profiles import profile
 
 _COLOURS = qualitative.Plotly
 _CONTROL = "normalised control"
+_GREY = {"gridcolor": "rgba(128,128,128,.3)", "zerolinecolor": "rgba(128,128,128,.5)", "automargin": True}
+
+Chart = dict[str, Any]  # data and layout as plotly.js takes them; its Python objects take longer to make than to draw
 
 
 def size_chart(section: Section) -> str | None:
@@ -58,20 +61,21 @@ def _control_chart(
     """Return control of cells over one of their settings: interquartile means, 95 % intervals, and every run."""
     if not lines:
         return None
-    figure = _figure(f"{across} (logarithmic)" if logarithmic else across, _CONTROL)
+    chart = _chart(f"{across} (logarithmic)" if logarithmic else across, _CONTROL)
     tried = sorted({at for _, cells in lines for at in cells})
     if logarithmic:
-        figure.update_xaxes(type="log", tickvals=tried, ticktext=[f"{at:,.10g}" for at in tried])
+        chart["layout"]["xaxis"] |= {"type": "log", "tickvals": tried, "ticktext": [f"{at:,.10g}" for at in tried]}
     for i, (name, cells) in enumerate(lines):
         spreads = {at: cell.control for at, cell in cells.items() if cell.control}
         bounds = [
             (s.low if s.low is not None else s.iqm, s.high if s.high is not None else s.iqm) for s in spreads.values()
         ]
-        _line(figure, name, i, list(spreads), [s.iqm for s in spreads.values()], bounds)
+        _line(chart, name, i, list(spreads), [s.iqm for s in spreads.values()], bounds)
         xs, ys = zip(*[(at, value) for at, s in spreads.items() for value in s.values], strict=True)
         marker = {"color": _colour(i), "size": 6, "opacity": 0.5}
-        figure.add_scatter(x=xs, y=ys, mode="markers", marker=marker, showlegend=False, hoverinfo="x+y")
-    return _html(figure, section.key)
+        dots = {"mode": "markers", "marker": marker, "showlegend": False, "hoverinfo": "x+y"}
+        chart["data"].append({"type": "scatter", "x": xs, "y": ys, **dots})
+    return _html(chart, section.key)
 
 
 def training_chart(section: Section) -> str | None:
@@ -83,13 +87,13 @@ def training_chart(section: Section) -> str | None:
     curves = [(cell, curve) for cell in _ordered(section) if (curve := _curve(cell, section))]
     if not curves:
         return None
-    figure = _figure("updates", f"{_CONTROL} of the probe")
+    chart = _chart("updates", f"{_CONTROL} of the probe")
     labels = names([cell for cell, _ in curves])
     for i, (_, curve) in enumerate(curves):
         values = [np.asarray(curve[step]) for step in sorted(curve)]
         bounds = [(float(v.min()), float(v.max())) for v in values]
-        _line(figure, labels[i], i, sorted(curve), [float(v.mean()) for v in values], bounds)
-    return _html(figure, section.key)
+        _line(chart, labels[i], i, sorted(curve), [float(v.mean()) for v in values], bounds)
+    return _html(chart, section.key)
 
 
 def onset_chart(section: Section) -> str | None:
@@ -103,15 +107,15 @@ def onset_chart(section: Section) -> str | None:
     cells = [cell for cell in _ordered(section) if len(cell.rows) >= ENOUGH and all(row.probes for row in cell.rows)]
     if not cells:
         return None
-    figure = _figure("updates", "share of runs that follow")
+    chart = _chart("updates", "share of runs that follow")
     for i, (cell, label) in enumerate(zip(cells, names(cells), strict=True)):
         found, last = cell.onsets, cell.training["recipe"]["steps"]
         reached = [*found.begun, *found.begun[-1:]]
         edges = [0, *found.steps, *([last] if reached else [])]
         shares = [0.0, *(one.count / one.total for one in reached)]
         bounds = [(0.0, 0.0), *((one.low, one.high) for one in reached)]
-        _line(figure, f"{label}, median {found.median or 'beyond'}", i, edges, shares, bounds, stepped=True)
-    return _html(figure, section.key)
+        _line(chart, f"{label}, median {found.median or 'beyond'}", i, edges, shares, bounds, stepped=True)
+    return _html(chart, section.key)
 
 
 def profile_chart(sections: Iterable[Section]) -> str | None:
@@ -120,13 +124,13 @@ def profile_chart(sections: Iterable[Section]) -> str | None:
     recipes = together(board)
     if not recipes:
         return None
-    figure = _figure(_CONTROL, "share of runs above")
+    chart = _chart(_CONTROL, "share of runs above")
     levels = np.linspace(0, max(1.0, *(recipe.control.values[0] for recipe in recipes)), 101)
     for i, recipe in enumerate(recipes):
         found = profile(recipe.tasks, levels)
         bounds = list(zip(found.low.tolist(), found.high.tolist(), strict=True))
-        _line(figure, recipe.name, i, levels.tolist(), found.shares.tolist(), bounds, stepped=True)
-    return _html(figure, *(section.key for section in board))
+        _line(chart, recipe.name, i, levels.tolist(), found.shares.tolist(), bounds, stepped=True)
+    return _html(chart, *(section.key for section in board))
 
 
 def charts(section: Section) -> list[tuple[str, str]]:
@@ -160,23 +164,22 @@ def _curve(cell: Cell, section: Section) -> Mapping[int, list[float]]:
     return {step: values for step, values in curve.items() if len(values) == len(cell.rows)}
 
 
-def _figure(across: str, up: str) -> go.Figure:
+def _chart(across: str, up: str) -> Chart:
     clear = "rgba(0,0,0,0)"
-    grey = {"gridcolor": "rgba(128,128,128,.3)", "zerolinecolor": "rgba(128,128,128,.5)"}
-    figure = go.Figure()
-    figure.update_layout(
-        paper_bgcolor=clear,
-        plot_bgcolor=clear,
-        font_color="grey",
-        legend={"yref": "container", "y": 0, "yanchor": "bottom", "x": 0},
-    )
-    figure.update_xaxes(title=across, **grey)
-    figure.update_yaxes(title=up, rangemode="tozero", **grey)  # a cut axis makes small differences large
-    return figure
+    layout = {
+        "paper_bgcolor": clear,
+        "plot_bgcolor": clear,
+        "font": {"color": "grey"},
+        "legend": {"yref": "container", "y": 0, "yanchor": "bottom", "x": 0},
+        "xaxis": {"title": {"text": across}, **_GREY},
+        # A cut axis makes small differences large.
+        "yaxis": {"title": {"text": up}, "rangemode": "tozero", **_GREY},
+    }
+    return {"data": [], "layout": layout}
 
 
 def _line(
-    figure: go.Figure,
+    chart: Chart,
     name: str,
     i: int,
     xs: Sequence[Any],
@@ -191,11 +194,14 @@ def _line(
         ys, bounds = [y for y in ys for _ in range(2)], [ends for ends in bounds for _ in range(2)]
     around = [*xs, *reversed(xs)]
     band = [*(high for _, high in bounds), *(low for low, _ in reversed(bounds))]
-    common = {"legendgroup": str(i), "name": _text(name)}
+    common = {"type": "scatter", "legendgroup": str(i), "name": _text(name)}
     hidden = {"hoverinfo": "skip", "showlegend": False, "mode": "lines", "line": {"width": 0}}
-    figure.add_scatter(x=around, y=band, fill="toself", fillcolor=_colour(i), opacity=0.2, **hidden, **common)
+    filled = {"fill": "toself", "fillcolor": _colour(i), "opacity": 0.2}
     mode = "lines" if stepped else "lines+markers"
-    figure.add_scatter(x=list(xs), y=list(ys), mode=mode, line={"color": _colour(i)}, **common)
+    chart["data"] += [
+        {"x": around, "y": band, **filled, **hidden, **common},
+        {"x": list(xs), "y": list(ys), "mode": mode, "line": {"color": _colour(i)}, **common},
+    ]
 
 
 def _colour(i: int) -> str:
@@ -207,16 +213,20 @@ def _text(name: str) -> str:
     return name.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def _html(figure: go.Figure, *keys: str) -> str:
+def _html(chart: Chart, *keys: str) -> str:
     """Return a chart as HTML; those of one page need other keys or hold other lines."""
-    lines = sum(trace.showlegend is not False for trace in figure.data)
+    lines = sum(trace.get("showlegend") is not False for trace in chart["data"])
     below = 60 + 20 * (lines if lines > 1 else 0)  # the legend stands below, or many lines would leave no room to draw
-    figure.update_layout(height=300 + below, margin={"l": 60, "r": 10, "t": 30, "b": below}, showlegend=lines > 1)
-    name = sha256(canonical_json([*keys, figure.to_json()]))[:16]  # not by chance, or no page is made twice alike
-    html: str = figure.to_html(
+    margin = {"l": 60, "r": 10, "t": 30, "b": below}
+    chart["layout"] |= {"height": 300 + below, "margin": margin, "showlegend": lines > 1}
+    # Its name is not drawn by chance, or no page is made twice alike.
+    name = sha256(canonical_json([*keys, to_json(chart, validate=False)]))[:16]
+    html: str = to_html(
+        chart,
         full_html=False,
         include_plotlyjs=False,
         config={"displaylogo": False, "responsive": True},
+        validate=False,
         div_id=f"chart-{name}",
     )
     return html

@@ -31,9 +31,10 @@ def profile(tasks: Sequence[Sequence[float]], levels: Array) -> Profile:
         levels: Ascending (L,).
     """
     generator = np.random.default_rng(0)
-    above = [np.asarray(task, float)[:, None] > levels for task in tasks]
+    above = [(np.asarray(task, float)[:, None] > levels).astype(float) for task in tasks]
     shares = np.mean([task.mean(axis=0) for task in above], axis=0)
-    draws = np.mean([resampled_counts(len(task), generator) @ task / len(task) for task in above], axis=0)
+    # Counts as floats, exact below 2^53: NumPy multiplies matrices of integers without BLAS, ten times as slowly.
+    draws = np.mean([resampled_counts(len(t), generator).astype(float) @ t / len(t) for t in above], axis=0)
     low, high = np.quantile(draws, (0.025, 0.975), axis=0)
     return Profile(levels, shares, low, high)
 
