@@ -64,6 +64,8 @@ def label(space: str) -> str:
 
 
 def portable(text: str, space: str) -> str:
-    """Return a text with the folder or hub id of a space, as in ``clip:PLACE``, cut to its last part."""
-    place = space.partition(":")[2].partition(",")[0]
-    return text.replace(place, place.rstrip("/").rpartition("/")[2]) if place else text
+    """Return a text with the folders or hub ids of a space, as in ``clip:PLACE``, cut to their last parts."""
+    named, *fields = space.split(",")
+    for place in filter(None, (named.partition(":")[2], *(field.partition("=")[2] for field in fields))):
+        text = text.replace(place, place.rstrip("/").rpartition("/")[2])
+    return text

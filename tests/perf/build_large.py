@@ -121,9 +121,9 @@ def commits(out: Path | None) -> list[Path]:
 def expected_shards(work: Path, words: list[str]) -> int:
     command = [sys.executable, "-m", f"benchmark.{words[0]}", *words[1:], "--dry-run"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return json.loads(subprocess.run(command, cwd=work, env=environment, capture_output=True, check=True).stdout)[
-        "shards"
-    ]
+    said = subprocess.run(command, cwd=work, env=environment, capture_output=True, check=True).stdout
+    count: int = json.loads(said)["shards"]
+    return count
 
 
 def outcome(out: Path, started: float) -> dict[str, object]:

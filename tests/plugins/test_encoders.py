@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from scipy import stats
+from torch import nn
 from torch.nn.functional import cosine_similarity
 from transformers import (
     BitImageProcessorPil,
@@ -23,7 +25,7 @@ from benchmark import registry
 from benchmark.base.errors import UserError
 from benchmark.base.files import sha256_file
 from benchmark.contracts.plugins import Encoder, Images, Metric
-from benchmark.contracts.tables import Table
+from benchmark.contracts.tables import Table, label
 from benchmark.scenes.models import CLIP_FOLDER, REFEREE_FILE
 from benchmark.scenes.splits import Example, example
 
@@ -185,6 +187,72 @@ def test_the_folder_of_a_clip_stays_out_of_its_identity_and_its_hash_does_not(re
     assert identity["space"] == "clip-clip-tiny"
     assert identity["weights_sha256"] == sha256_file(released_clip / "model.safetensors")
     assert str(released_clip.parent) not in str(identity)
+
+
+class Improved(nn.Module):
+    """The improved predictor as its own code defines it, for vectors of 24 numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        wide = [nn.Linear(24, 1024), nn.Dropout(0.2), nn.Linear(1024, 128), nn.Dropout(0.2)]
+        self.layers = nn.Sequential(*wide, nn.Linear(128, 64), nn.Dropout(0.1), nn.Linear(64, 16), nn.Linear(16, 1))
+
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.layers(vectors)
+        return scores
+
+
+def predictors() -> dict[str, nn.Module]:
+    """Both of LAION's predictors, with random weights."""
+    torch.manual_seed(1)
+    return {"linear": nn.Linear(24, 1).eval(), "improved": Improved().eval()}
+
+
+@pytest.mark.parametrize("kind", ["linear", "improved"])
+def test_aesthetic_scores_are_those_of_the_published_predictors(kind: str, released_clip: Path, tmp_path: Path) -> None:
+    predictor = predictors()[kind]
+    torch.save(predictor.state_dict(), tmp_path / "head.pth")
+    encoder = registry.make(Encoder, f"aesthetic:{tmp_path / 'head.pth'},clip={released_clip}")
+    with torch.inference_mode():
+        vectors = torch.from_numpy(registry.make(Encoder, f"clip:{released_clip}").encode(_images()[:6]))
+        expected = predictor(vectors).numpy()
+    assert encoder.encode(_images()[:6]).shape == (6, 1)
+    assert np.allclose(encoder.encode(_images()[:6]), expected, rtol=1e-4)
+    metric = registry.make(Metric, f"clip_aesthetic:{tmp_path / 'head.pth'},clip={released_clip}")
+    (column,) = metric.needs
+    tables = [Table(tuple("abcdef"), {column: x.astype(np.float64)}) for x in (expected, expected[::-1])]
+    (score,) = metric.score(*tables)
+    assert (score.name, score.higher_is_better, score.n) == ("clip_aesthetic", True, 6)
+    assert score.value == pytest.approx(float(expected.mean()), rel=1e-4)
+    assert score.stderr == pytest.approx(float(stats.sem(expected[:, 0])), rel=1e-4)
+
+
+def test_the_places_of_an_aesthetic_predictor_and_its_clip_stay_out_of_records(
+    released_clip: Path, tmp_path: Path
+) -> None:
+    torch.save(predictors()["linear"].state_dict(), tmp_path / "head.pth")
+    spec = f"aesthetic:{tmp_path / 'head.pth'},clip={released_clip}"
+    assert label(spec) == "aesthetic:head.pth,clip=clip-tiny"
+    identity = registry.make(Encoder, spec).identity()
+    assert identity["space"] == "aesthetic on clip-clip-tiny"
+    assert str(tmp_path) not in str(identity)
+    other = registry.make(Encoder, f"aesthetic:{tmp_path / 'head.pth'},clip=scenes").identity()
+    assert identity["weights_sha256"] != other["weights_sha256"]
+
+
+def test_an_aesthetic_predictor_that_cannot_be_used_is_refused(released_clip: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"the aesthetic predictor is missing: put sa_0_4_vit_l_14_linear\.pth"):
+        registry.make(Encoder, f"aesthetic:{tmp_path / 'none.pth'},clip={released_clip}").encode(_images()[:1])
+    torch.save(predictors()["linear"].state_dict(), tmp_path / "head.pth")
+    with pytest.raises(UserError, match="predicts from 24 numbers, scenes gives 64"):
+        registry.make(Encoder, f"aesthetic:{tmp_path / 'head.pth'},clip=scenes").encode(_images()[:1])
+    with_relu = {f"layers.{i}.{kind}": torch.zeros(4, 4) for i in (0, 3, 6, 9, 11) for kind in ("weight", "bias")}
+    wide = nn.Linear(24, 3).state_dict()
+    more = predictors()["linear"].state_dict() | {"more": torch.zeros(1)}
+    for state, reason in ((with_relu, "no aesthetic predictor"), (wide, "another network"), (more, "another network")):
+        torch.save(state, tmp_path / "other.pth")
+        with pytest.raises(UserError, match=reason):
+            registry.make(Encoder, f"aesthetic:{tmp_path / 'other.pth'},clip={released_clip}").encode(_images()[:1])
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from benchmark.numbers.frechet import Gaussian, frechet_distance
 
 Array = NDArray[np.float32]
 Tensors = dict[str, torch.Tensor]
-_SPACES = {"scenes": 64, "clip": 64, "clip_text": 64, "scenes_nearest": 2, "inception": 64}
+_SPACES = {"scenes": 64, "clip": 64, "clip_text": 64, "scenes_nearest": 2, "inception": 64, "aesthetic": 1}
 
 
 def _vectors(n: int, seed: int, width: int = 64, shift: float = 0.0) -> Array:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from datasets import Dataset
 from transformers import CLIPVisionConfig, Dinov2Config
@@ -113,6 +114,13 @@ def test_an_encoder_of_pickled_weights(name: str, config: Any, planted: bytes, m
 def test_a_network_of_fid_that_is_not_the_published_one(planted: bytes, mark: Path, tmp_path: Path) -> None:
     (tmp_path / "inception-2015-12-05.pt").write_bytes(planted)
     assert "it is not loaded" in refused(lambda: Inception(str(tmp_path)).identity(), mark)
+
+
+def test_an_aesthetic_predictor_of_pickled_objects(planted: bytes, mark: Path, tmp_path: Path) -> None:
+    (tmp_path / "head.pth").write_bytes(planted)
+    spec = f"aesthetic:{tmp_path / 'head.pth'},clip=scenes"
+    images = np.zeros((1, 64, 64, 3), np.uint8)
+    assert "no aesthetic predictor" in refused(lambda: registry.make(Encoder, spec).encode(images), mark)
 
 
 def test_a_detector_of_pickled_objects(planted: bytes, mark: Path, tmp_path: Path) -> None:
