@@ -1,6 +1,7 @@
 """Generate images for a split: `python -m benchmark.generate --dataset DIR --run RUN`, or without control."""
 
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from benchmark.base.files import canonical_json, sha256
 from benchmark.cli import command_line, non_negative, option, parse_size, positive, weight
 from benchmark.cli import main as cli_main
 from benchmark.contracts.plugins import SPLITS, Condition, Method
+from benchmark.engine.tiers import TIERS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,6 +21,13 @@ if TYPE_CHECKING:
     from benchmark.engine.datasets import BuiltDataset
     from benchmark.engine.diffusion import Sampling
     from benchmark.engine.imagesets import Reference
+
+
+_UNITS = ("", "K", "M", "G", "T", "P", "E")
+_TIERS_IN_WORDS = "; ".join(
+    f"{name}: {' '.join(f'--{key} {value}' for key, value in sets.items()).replace('_', '-')}"
+    for name, sets in TIERS.items()
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,7 @@ class Generate:
     cond: str | None = option("condition, for --controlnet (default: the dataset's, if it has one)", None)
     base: str = option("frozen model, for all but --run", "scenes-tiny")
     split: str = option("val or test", "test")
+    tier: str | None = option(f"sets what follows, and says first what it costs: {_TIERS_IN_WORDS}", None)
     prompts: str = option("full (the captions), none, insufficient or conflicting", "full")
     limit: int | None = option("only the first so many samples", None, parse_size)
     num_images_per_condition: int = option("images of each sample, each from noise of its own", 1, positive)
@@ -66,8 +76,8 @@ def generate(form: Generate) -> Path:
     from benchmark.engine import imagesets, runs
     from benchmark.engine.bases import choose_device, load_base, refuse_unfit
     from benchmark.engine.datasets import BuiltDataset
-    from benchmark.engine.diffusion import Sampling
 
+    asked, form = form, _of_tier(form)
     _check(form, imagesets.PROMPTS)
     dataset = BuiltDataset.open(form.dataset)
     controls, base_name = _controls(form, dataset)
@@ -76,17 +86,72 @@ def generate(form: Generate) -> Path:
         refuse_unfit(base, control.module, control.description["name"])
     names = [control.condition for control in controls] or [str(dataset.plan.conditions[0]["name"])]
     references = [imagesets.load_reference(dataset, form.split, name, form.limit) for name in names]
-    reference, each = references[0], form.num_images_per_condition
-    guidance = base.guidance_scale if form.guidance_scale is None else form.guidance_scale
-    solver = form.scheduler or base.solver
-    settings = Sampling(
+    reference, settings = references[0], _sampling(form, base)
+    if form.tier is not None and len(reference.keys) < TIERS[form.tier]["limit"]:
+        raise UserError(
+            f"--tier {form.tier} is of {form.limit} samples, the {form.split} split of {form.dataset} has "
+            f"{len(reference.keys)}; build one that holds more out, or give --limit without a tier"
+        )
+    config = _config(form, dataset, base, controls, reference, settings)
+    folder = form.out or imagesets.default_folder(config, Path("runs/images"))
+    images = imagesets.image_names(reference.keys, imagesets.numbered(config))
+    missing = [name for name in images if not imagesets.image_path(folder, name).exists()]
+    if (ended := runs.ended(folder, runs.IMAGES, config)) and not missing:
+        say(f"{folder} is already {ended}")
+        return folder
+    if form.tier is not None:
+        say(_cost(form.tier, dataset.plan.resolution, base, controls, len(missing), settings))
+    runs.begin(folder, runs.IMAGES, config, runs.provenance(command_line(asked)))
+    conditions = [registry.remake(Condition, dataset.condition(name)) for name in names]
+    module = _sum([control.module for control in controls])
+    _fill(folder, images, base, module, list(zip(conditions, references, strict=True)), settings, form)
+    runs.finish(folder, runs.IMAGES, "finished")
+    say(f"generated {len(images)} images in {folder}")
+    return folder
+
+
+def _of_tier(form: Generate) -> Generate:
+    """Return a form with what its tier sets.
+
+    Raises:
+        UserError: No such tier, or one of its settings is given beside it.
+    """
+    if form.tier is None:
+        return form
+    if form.tier not in TIERS:
+        raise UserError(f'no tier "{form.tier}"; {did_you_mean(form.tier, TIERS)}')
+    usual = {field.name: field.default for field in fields(Generate)}
+    for name, value in TIERS[form.tier].items():
+        if getattr(form, name) not in (usual[name], value):
+            raise UserError(f"--tier {form.tier} sets --{name.replace('_', '-')} to {value}; give one of the two")
+    return replace(form, **TIERS[form.tier])
+
+
+def _sampling(form: Generate, base: "Base") -> "Sampling":
+    from benchmark.engine.diffusion import Sampling
+
+    return Sampling(
         num_inference_steps=form.num_inference_steps,
-        guidance_scale=guidance,
+        guidance_scale=base.guidance_scale if form.guidance_scale is None else form.guidance_scale,
         conditioning_scale=form.conditioning_scale,
         eval_seed=form.seed,
-        scheduler=solver,
+        scheduler=form.scheduler or base.solver,
         control_weighting=form.control_weighting,
     )
+
+
+def _config(
+    form: Generate,
+    dataset: "BuiltDataset",
+    base: "Base",
+    controls: list[_Control],
+    reference: "Reference",
+    settings: "Sampling",
+) -> dict[str, Any]:
+    """Return all that decides the images, as `images.json` keeps it."""
+    from benchmark.engine import imagesets
+
+    each = form.num_images_per_condition
     config = {
         "dataset": {"name": dataset.name, "path": str(form.dataset), "fingerprint": dataset.manifest.fingerprint},
         "split": form.split,
@@ -99,21 +164,28 @@ def generate(form: Generate) -> Path:
         ),
         "batch": form.batch,
     }
-    if not controls:
-        config = imagesets.without_control(config)
-    folder = form.out or imagesets.default_folder(config, Path("runs/images"))
-    images = imagesets.image_names(reference.keys, imagesets.numbered(config))
-    missing = [name for name in images if not imagesets.image_path(folder, name).exists()]
-    if (ended := runs.ended(folder, runs.IMAGES, config)) and not missing:
-        say(f"{folder} is already {ended}")
-        return folder
-    runs.begin(folder, runs.IMAGES, config, runs.provenance(command_line(form)))
-    conditions = [registry.remake(Condition, dataset.condition(name)) for name in names]
-    module = _sum([control.module for control in controls])
-    _fill(folder, images, base, module, list(zip(conditions, references, strict=True)), settings, form)
-    runs.finish(folder, runs.IMAGES, "finished")
-    say(f"generated {len(images)} images in {folder}")
-    return folder
+    return config if controls else imagesets.without_control(config)
+
+
+def _cost(tier: str, side: int, base: "Base", controls: list[_Control], count: int, settings: "Sampling") -> str:
+    """Return what images will cost, in words, and what the training behind them took."""
+    from benchmark.engine.costs import flops_of_image, flops_of_training_image
+
+    each = flops_of_image(base, _sum([control.module for control in controls]), side, settings.num_inference_steps)
+    said = f"{tier}: {count:,} images of {settings.num_inference_steps} steps, {shown_flops(each)} each, "
+    said += f"{shown_flops(count * each)} in all"
+    trained = [control for control in controls if "recipe" in control.description]
+    if not trained:
+        return said
+    recipes = [(control.module, control.description["recipe"]) for control in trained]
+    took = sum(recipe["steps"] * recipe["batch"] * flops_of_training_image(base, m, side) for m, recipe in recipes)
+    return f"{said}, {count * each / took:.0%} of the training's {shown_flops(took)}"
+
+
+def shown_flops(count: float) -> str:
+    """Return a number of floating-point operations as ``43.1 TFLOP``."""
+    power = min(len(_UNITS) - 1, max(0, math.floor(math.log10(count) / 3)))
+    return f"{count / 1000**power:,.3g} {_UNITS[power]}FLOP"
 
 
 def _check(form: Generate, prompts: tuple[str, ...]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from benchmark.base.errors import UserError
 from benchmark.base.forms import read_toml
 from benchmark.contracts.records import Failure, Record
+from benchmark.engine.tiers import expanded
 
 STUDIES = Path(__file__).parents[1] / "studies"
 _MOST = 10_000  # combinations of a grid
@@ -110,7 +111,9 @@ def _read(path: Path) -> StudyFile:
     drawn = grid.pop("generate", {})
     runs = itertools.product(combinations(grid, path), combinations(document.get("together", {}), path))
     trainings = tuple({**document.get("train", {}), **chosen, **part} for chosen, part in runs)
-    drawings = tuple({**_UNSAID, **document.get("generate", {}), **chosen} for chosen in combinations(drawn, path))
+    drawings = tuple(
+        {**_UNSAID, **expanded({**document.get("generate", {}), **chosen})} for chosen in combinations(drawn, path)
+    )
     return StudyFile(path.stem, document.get("description", ""), document.get("build", {}), trainings, drawings)
 
 

@@ -1,0 +1,71 @@
+"""What images and trainings cost in floating-point operations, counted over shapes alone: nothing is computed."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmark.engine.bases import Base
+from benchmark.engine.diffusion import denoise, loss
+
+
+def flops_of_image(base: Base, control: nn.Module | None, side: int, num_inference_steps: int) -> int:
+    """Return the operations behind one image: so many steps with its prompt and without, and the decoder.
+
+    Convolutions and products of matrices count, a multiplication and an addition as two; the rest is small.
+
+    Args:
+        base: The frozen model.
+        control: A method's module, or None for the base alone.
+        side: Pixels of a side.
+        num_inference_steps: Of the sampler.
+    """
+
+    def step() -> None:
+        latents, timesteps, text, image = _inputs(base, side, 2)
+        denoise(base, control, latents, timesteps, text, image)
+
+    with torch.no_grad():
+        encoding = _count(lambda: _inputs(base, side, 2))
+        decoding = _count(lambda: base.decode(_inputs(base, side, 1)[0])) - encoding // 2
+        return encoding + num_inference_steps * (_count(step) - encoding) + decoding
+
+
+def flops_of_training_image(base: Base, control: nn.Module, side: int) -> int:
+    """Return the operations of one image in one update: loss and gradients; latents and prompt are encoded before."""
+    trained = [weights for weights in control.parameters() if weights.requires_grad]
+
+    def update() -> None:
+        with torch.no_grad():
+            latents, timesteps, text, image = _inputs(base, side, 1)
+        torch.autograd.grad(loss(base, control, latents, latents, timesteps, text, image), trained, allow_unused=True)
+
+    with torch.no_grad():
+        encoding = _count(lambda: _inputs(base, side, 1))
+    with torch.enable_grad():
+        return _count(update) - encoding
+
+
+def _inputs(base: Base, side: int, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return latents, timesteps, text and conditioning images of so many samples."""
+    latent = side // base.latent_scale
+    return (
+        torch.zeros(count, base.unet.config.in_channels, latent, latent, device=base.device),
+        torch.ones(count, dtype=torch.long, device=base.device),
+        base.encode_text(base.token_ids([""] * count)),
+        torch.zeros(count, 3, side, side, device=base.device),
+    )
+
+
+def _count(work: Callable[[], object]) -> int:
+    """Return the operations of some work on tensors without values; attention is counted where it is two products."""
+    with (
+        FakeTensorMode(allow_non_fake_inputs=True),
+        sdpa_kernel(SDPBackend.MATH),
+        FlopCounterMode(display=False) as counter,
+    ):
+        work()
+    return int(counter.get_total_flops())
