@@ -2,6 +2,7 @@
 
 import importlib.util
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,16 +17,20 @@ from benchmark.cli import main as cli_main
 from benchmark.contracts.plugins import Annotator, Condition, Method
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from benchmark.engine.bases import Base
     from benchmark.engine.datasets import BuiltDataset
     from benchmark.engine.probes import Probe
     from benchmark.engine.ranks import Ranks
-    from benchmark.engine.reader import TrainingData
+    from benchmark.engine.reader import EncodedMaps, TrainingData
     from benchmark.engine.training import Recipe
 
 # Measured for scenes-tiny (docs/LOG.md); the paper's rate for Stable Diffusion.
 _LEARNING_RATES = {"scenes-tiny": 6e-4}
 _DEFAULT_LEARNING_RATE = 1e-5
+_RENDERED = 2 * 2**30  # bytes of conditioning images that are held rendered; of more, what they are rendered from
 
 
 @dataclass(frozen=True)
@@ -215,10 +220,8 @@ def load_data(base: "Base", dataset: "BuiltDataset", condition: Condition, form:
     Raises:
         UserError: Too few pairs, for the subset or for a batch, or a resolution the base cannot take.
     """
-    import numpy as np
-
-    from benchmark.engine.corruptions import corrupted, shift
-    from benchmark.engine.latents import moments_of_shards, rows_of
+    from benchmark.engine.corruptions import corrupted
+    from benchmark.engine.latents import moments_at
     from benchmark.engine.reader import TrainingData, choose_rows
 
     resolution = dataset.plan.resolution
@@ -226,22 +229,40 @@ def load_data(base: "Base", dataset: "BuiltDataset", condition: Condition, form:
         raise UserError(
             f"{base.name} needs a resolution divisible by {base.latent_scale * 8}, not {resolution}; build again"
         )
-    column = f"cond_{form.cond}"
-    rows = list(dataset.rows("train", ["key", "caption", column]))
-    chosen = choose_rows([row["key"] for row in rows], form.num_samples, form.replicate, named_seeds(form)["subset"])
+    column, keys = f"cond_{form.cond}", [row["key"] for row in dataset.rows("train", ["key"])]
+    chosen = choose_rows(keys, form.num_samples, form.replicate, named_seeds(form)["subset"])
     if form.batch > len(chosen):
         raise UserError(f"a batch of {form.batch} is larger than the {len(chosen)} training pairs; lower --batch")
-    view = corrupted([rows[i]["key"] for i in chosen], form.corrupt, named_seeds(form)["subset"])
-    maps = [condition.decode(rows[i][column]["bytes"]) for i in chosen[view.maps]]
-    images = np.stack([condition.render(map_, resolution) for map_ in maps])
-    images[view.shifted] = shift(images[view.shifted])
-    moments = moments_of_shards(base, dataset.files("train"), form.cache)
+    view = corrupted([keys[i] for i in chosen], form.corrupt, named_seeds(form)["subset"])
+    wanted = set(chosen.tolist())
+    rows = {i: row for i, row in enumerate(dataset.rows("train", ["caption", column])) if i in wanted}
+    maps = [rows[i][column]["bytes"] for i in chosen[view.maps]]
+    shards = [(dataset.folder / c.file, c.num_ok) for c in dataset.commits("train") if c.file is not None]
     return TrainingData(
-        moments=rows_of(moments, dataset.places("train")[chosen[view.images]]),
-        images=images,
+        moments=moments_at(base, shards, dataset.places("train")[chosen[view.images]], form.cache),
+        images=_conditioning(condition, resolution, maps, view.shifted),
         token_ids=base.token_ids([rows[i]["caption"] or "" for i in chosen[view.captions]]),
         empty_ids=base.token_ids([""])[0],
     )
+
+
+def _conditioning(
+    condition: Condition, resolution: int, maps: list[bytes], shifted: "NDArray[np.bool_]"
+) -> "NDArray[np.uint8] | EncodedMaps":
+    """Return the conditioning images of encoded maps, rendered once where they fit into `_RENDERED` bytes."""
+    import numpy as np
+
+    from benchmark.engine.corruptions import shift
+    from benchmark.engine.reader import EncodedMaps
+
+    def render(encoded: Sequence[bytes], moved: "NDArray[np.bool_]") -> "NDArray[np.uint8]":
+        images = np.stack([condition.render(condition.decode(data), resolution) for data in encoded])
+        images[moved] = shift(images[moved])
+        return images
+
+    if 3 * resolution**2 * len(maps) > _RENDERED:
+        return EncodedMaps(maps, shifted, render)
+    return render(maps, shifted)
 
 
 def default_folder(form: Train, dataset: "BuiltDataset") -> Path:

@@ -1,6 +1,6 @@
 """Posterior moments of a dataset's images, encoded once for every run that uses them; keyed by content, not by run."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,34 +20,48 @@ _BATCH = 32
 _DIGEST = "sha256"
 
 
-def moments_of_shards(base: Base, shards: Iterable[Path], cache: Path) -> list[Tensor]:
-    """Return mean and standard deviation (N, 2, C, h, w), single precision, of the images in each shard file.
+def moments_at(base: Base, shards: Sequence[tuple[Path, int]], places: NDArray[np.int64], cache: Path) -> Tensor:
+    """Return mean and standard deviation (N, 2, C, h, w), single precision, of the images at N places.
 
-    A cache file is named by the shard's and the autoencoder's content: any run may share it, none can mistake it.
-    The tensors are mapped from these files: what they take while their hash is checked can be given back.
+    A cache file is named by the shard's and the autoencoder's content: any run may share it, none can mistake it. Of a
+    shard of which less than half is wanted only that is encoded: a thousand pairs of a million lie in as many shards.
+
+    Args:
+        base: Its autoencoder encodes.
+        shards: Files, and how many rows each holds.
+        places: Rows (N,), counted over all files.
+        cache: Folder of the cache.
     """
-    vae = base.vae_sha256[:12]
-    parts = []
-    for shard in shards:
-        path = cache / vae / f"{shard.stem}.safetensors"
-        moments = _read(path)
-        if moments is None:
-            images = [decode_rgb(row["image"]["bytes"]) for row in read_rows(shard, ["image"])]
-            encoded = encode_moments(base, np.stack(images), shard.stem)
-            save_tensors(path, {"moments": encoded}, {_DIGEST: _digest(encoded)})
-            moments = load_tensors(path)[0]["moments"]
-        parts.append(moments)
-    return parts
+    order = np.argsort(places, kind="stable")
+    ends = np.cumsum([count for _, count in shards])
+    moments, start = torch.empty(0), 0
+    for (shard, count), end, cut in zip(shards, ends, np.searchsorted(places[order], ends), strict=True):
+        if cut > start:
+            here = order[start:cut]
+            part = _of_shard(base, shard, count, places[here] - (end - count), cache)
+            moments = moments if len(moments) else torch.empty(len(places), *part.shape[1:])
+            moments[torch.from_numpy(here)] = part
+        start = cut
+    return moments
 
 
-def rows_of(parts: Sequence[Tensor], places: NDArray[np.int64]) -> Tensor:
-    """Return the rows at places (N,) of parts laid end to end."""
-    rows, start = torch.empty(len(places), *parts[0].shape[1:]), 0
-    for part in parts:
-        here = (places >= start) & (places < start + len(part))
-        rows[torch.from_numpy(here)] = part[torch.from_numpy(places[here] - start)]
-        start += len(part)
-    return rows
+def _of_shard(base: Base, shard: Path, count: int, rows: NDArray[np.int64], cache: Path) -> Tensor:
+    """Return the moments of rows of a shard file with `count` rows, from the cache or encoded and kept there."""
+    wanted, places = np.unique(rows, return_inverse=True)
+    folder, index = cache / base.vae_sha256[:12], torch.from_numpy(places)
+    if (whole := _read(folder / f"{shard.stem}.safetensors")) is not None:
+        return whole[torch.from_numpy(rows)]
+    if 2 * len(wanted) >= count:
+        path, wanted, index = folder / f"{shard.stem}.safetensors", np.arange(count), torch.from_numpy(rows)
+    else:
+        path = folder / f"{shard.stem}.{sha256(wanted.tobytes())[:12]}.safetensors"
+        if (some := _read(path)) is not None:
+            return some[index]
+    asked = set(wanted.tolist())
+    cells = (row["image"]["bytes"] for i, row in enumerate(read_rows(shard, ["image"])) if i in asked)
+    encoded = encode_moments(base, np.stack([decode_rgb(data) for data in cells]), shard.stem)
+    save_tensors(path, {"moments": encoded}, {_DIGEST: _digest(encoded)})
+    return encoded[index]
 
 
 def _read(path: Path) -> Tensor | None:
@@ -72,13 +86,17 @@ def _digest(moments: Tensor) -> str:
 
 @torch.no_grad()
 def encode_moments(base: Base, images: NDArray[np.uint8], what: str) -> Tensor:
-    """Return mean and standard deviation (N, 2, C, h, w) of images uint8 (N, H, W, 3), on the CPU."""
+    """Return mean and standard deviation (N, 2, C, h, w) of images uint8 (N, H, W, 3), on the CPU.
+
+    The last batch is filled up: in batches of one size an image has the same bits whichever others are beside it.
+    """
     parts = []
     with progress(len(images), f"encode {what}", "images") as bar:
         for i in range(0, len(images), _BATCH):
-            batch = pixels(images[i : i + _BATCH]).to(base.device) * 2 - 1
-            posterior = base.vae.encode(batch).latent_dist
-            parts.append(torch.stack([posterior.mean, posterior.std], dim=1).cpu())
+            batch = images[i : i + _BATCH]
+            filled = np.concatenate([batch, *[batch[-1:]] * (_BATCH - len(batch))])
+            posterior = base.vae.encode(pixels(filled).to(base.device) * 2 - 1).latent_dist
+            parts.append(torch.stack([posterior.mean, posterior.std], dim=1)[: len(batch)].cpu())
             bar.update(len(batch))
     return torch.cat(parts)
 

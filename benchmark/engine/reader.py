@@ -1,5 +1,6 @@
 """The training data of a run: which rows, in which order, with which draws; all of it a function of named seeds."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 
@@ -13,18 +14,41 @@ from benchmark.base.seeds import Stream, hash64
 
 
 @dataclass(frozen=True)
+class EncodedMaps:
+    """N conditioning images that are rendered when they are asked for: at 512 pixels, 50,000 would fill 39 GB.
+
+    Attributes:
+        maps: N encoded maps.
+        shifted: Whether (N,) the image is moved.
+        render: Gives images uint8 (B, H, W, 3) of so many encoded maps, some of them moved.
+    """
+
+    maps: Sequence[bytes]
+    shifted: NDArray[np.bool_]
+    render: Callable[[Sequence[bytes], NDArray[np.bool_]], NDArray[np.uint8]]
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.maps)
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return the images of rows (B,), uint8 (B, H, W, 3)."""
+        return self.render([self.maps[row] for row in rows.tolist()], self.shifted[rows])
+
+
+@dataclass(frozen=True)
 class TrainingData:
     """Everything a step needs, in memory.
 
     Attributes:
         moments: Latent mean and standard deviation (N, 2, C, h, w).
-        images: Conditioning images, uint8 (N, H, W, 3).
+        images: Conditioning images, uint8 (N, H, W, 3), or what renders them.
         token_ids: (N, length).
         empty_ids: Token ids (length,) of the empty prompt.
     """
 
     moments: Tensor
-    images: NDArray[np.uint8]
+    images: NDArray[np.uint8] | EncodedMaps
     token_ids: Tensor
     empty_ids: Tensor
 

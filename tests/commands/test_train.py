@@ -10,8 +10,10 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -20,6 +22,7 @@ from benchmark.base.errors import UserError
 from benchmark.base.files import sha256_file
 from benchmark.engine import runs
 from benchmark.engine.journal import journal, read_curve
+from benchmark.engine.reader import EncodedMaps
 
 # Trains in a forked process and counts the calls of functions; then once more, and each time kills the process after
 # another number of calls, until the last is left to end.
@@ -296,3 +299,21 @@ def test_the_record_of_a_run_has_no_word_of_what_it_did_not_use(whole: Path) -> 
     config = json.loads((whole / runs.RUN).read_bytes())["config"]
     assert "num_processes" not in config
     assert "use_8bit_adam" not in config["recipe"]
+
+
+@pytest.mark.parametrize("more", [[], ["--corrupt", "shifted_map=0.5", "--corrupt", "foreign_map=0.3"]])
+def test_maps_that_are_rendered_as_they_are_needed_give_the_same_bits(
+    more: list[str], pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert train.main(command(pairs, tmp_path / "held", *more)) == 0
+    asked, render = [], EncodedMaps.__getitem__
+
+    def counted(maps: EncodedMaps, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        asked.append(len(rows))
+        return render(maps, rows)
+
+    monkeypatch.setattr(EncodedMaps, "__getitem__", counted)
+    monkeypatch.setattr(train, "_RENDERED", 0)
+    assert train.main(command(pairs, tmp_path / "needed", *more)) == 0
+    assert asked == [2] * 6
+    assert contents(tmp_path / "needed") == contents(tmp_path / "held")

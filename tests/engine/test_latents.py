@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from pyarrow.parquet import ParquetFile
 from safetensors.torch import load_file, save_file
 
 from benchmark.base.errors import UserError
 from benchmark.base.images import encode_png
 from benchmark.engine import latents
 from benchmark.engine.bases import Base, load_base
-from benchmark.engine.checkpoints import load_tensors
-from benchmark.engine.latents import encode_moments, pixels, round_trip, rows_of, to_uint8
+from benchmark.engine.latents import encode_moments, moments_at, pixels, round_trip, to_uint8
 from benchmark.engine.shards import Lost, Row, write_shard
 
 Images = NDArray[np.uint8]
@@ -29,12 +29,9 @@ def write_images(folder: Path, images: Images) -> Path:
 
 
 def moments_of_shards(base: Base, shards: list[Path], cache: Path) -> torch.Tensor:
-    return torch.cat(latents.moments_of_shards(base, shards, cache))
-
-
-def resident_bytes() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    """All moments of shard files."""
+    sized = [(shard, ParquetFile(shard).metadata.num_rows) for shard in shards]
+    return moments_at(base, sized, np.arange(sum(count for _, count in sized)), cache)
 
 
 def cached_files(cache: Path) -> list[Path]:
@@ -52,19 +49,48 @@ def test_moments_are_those_of_the_images_in_the_order_of_the_shards(
     torch.testing.assert_close(moments[:, 1], posterior.std, rtol=1e-4, atol=1e-4)
 
 
-def test_rows_come_from_the_parts_they_lie_in_and_in_the_order_asked_for() -> None:
-    parts = [torch.randn(size, 2, 4, 3, 3) for size in (3, 1, 5)]
-    places = np.array([8, 0, 3, 3, 4, 2])
-    assert torch.equal(rows_of(parts, places), torch.cat(parts)[torch.from_numpy(places)])
+def test_rows_come_from_the_shards_they_lie_in_and_in_the_order_asked_for(
+    base: Base, renders: Images, tmp_path: Path
+) -> None:
+    sizes = [3, 1, 4]
+    ends = np.cumsum(sizes)
+    shards = [
+        (write_images(tmp_path / str(end), renders[end - size : end]), size)
+        for size, end in zip(sizes, ends, strict=True)
+    ]
+    every = encode_moments(base, renders[:8], "all")
+    for places in ([7, 0, 3, 3, 4, 2], [5], [1, 1, 1]):
+        moments = moments_at(base, shards, np.array(places), tmp_path / "cache")
+        assert torch.equal(moments, every[torch.tensor(places)])
 
 
-def test_a_row_that_is_not_read_takes_no_memory(tmp_path: Path) -> None:
-    """64 MB of moments, of which one row in a thousand is wanted."""
-    save_file({"moments": torch.ones(8192, 2, 4, 16, 16)}, tmp_path / "moments.safetensors")
-    before = resident_bytes()
-    rows = rows_of([load_tensors(tmp_path / "moments.safetensors")[0]["moments"]], np.arange(0, 8192, 1000))
-    assert float(rows.sum()) == rows.numel() == 9 * 2048
-    assert resident_bytes() - before < 16e6
+def test_of_a_shard_of_which_little_is_wanted_only_that_is_encoded_and_kept(
+    base: Base, renders: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard, cache, encoded = (write_images(tmp_path / "a", renders[:8]), 8), tmp_path / "cache", []
+
+    def counted(base: Base, images: Images, what: str) -> torch.Tensor:
+        encoded.append(len(images))
+        return encode_moments(base, images, what)
+
+    monkeypatch.setattr(latents, "encode_moments", counted)
+    some = moments_at(base, [shard], np.array([6, 1, 6]), cache)
+    assert torch.equal(moments_at(base, [shard], np.array([1, 6]), cache), some[:2].flip(0))
+    assert encoded == [2]
+    moments_at(base, [shard], np.array([1, 5]), cache)
+    assert encoded == [2, 2]
+    every = moments_at(base, [shard], np.arange(4), cache)  # half of it: the whole, for all that comes
+    assert encoded == [2, 2, 8]
+    assert torch.equal(moments_at(base, [shard], np.array([6, 1, 6]), cache), some)
+    assert torch.equal(moments_at(base, [shard], np.arange(4), cache), every)
+    assert encoded == [2, 2, 8]
+
+
+def test_an_image_has_the_same_bits_whichever_others_are_encoded_with_it(base: Base, renders: Images) -> None:
+    many = np.concatenate([renders, renders[:, ::-1], renders[:, :, ::-1]])[:40]  # more than a batch
+    together = encode_moments(base, many, "all")
+    for rows in ([5], [0, 39], [3, 1, 38, 20, 9], list(range(33, 40))):
+        assert torch.equal(encode_moments(base, many[rows], "some"), together[rows])
 
 
 def test_a_second_run_reads_the_cache(base: Base, renders: Images, tmp_path: Path) -> None:

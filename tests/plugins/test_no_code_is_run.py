@@ -21,7 +21,7 @@ from benchmark.encoders.inception import Inception
 from benchmark.engine.bases import BUNDLED, Base, load_base
 from benchmark.engine.captioning import Captioner
 from benchmark.engine.datasets import BuiltDataset
-from benchmark.engine.latents import moments_of_shards
+from benchmark.engine.latents import moments_at
 from benchmark.sources.hub import Hub
 
 PARTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
@@ -134,7 +134,7 @@ def test_a_cache_of_pickled_latents(tiny_dataset: Path, base: Base, planted: byt
     place = tmp_path / base.vae_sha256[:12] / f"{shard.stem}.safetensors"
     place.parent.mkdir()
     place.write_bytes(planted)
-    assert str(place) in refused(lambda: moments_of_shards(base, [shard], tmp_path), mark)
+    assert str(place) in refused(lambda: moments_at(base, [(shard, 8)], np.arange(8), tmp_path), mark)
 
 
 @pytest.mark.parametrize("name", ["train.pkl", "train.pickle", "train.pt", "repository.py", "dataset.py"])
