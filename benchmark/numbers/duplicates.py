@@ -19,6 +19,15 @@ def first_equal(values: NDArray[np.generic]) -> Places:
     return np.asarray(first[kind], dtype=np.int64)
 
 
+def first_same(digests: NDArray[np.bytes_]) -> Places:
+    """Return what `first_equal` does for digests of 32 bytes, in a third of the memory: by the first 64 bits alone.
+
+    Where two digests share these and are not equal, as once in ten million sets of a million, all bytes are sorted.
+    """
+    first = first_equal(digests.view(np.uint64).reshape(-1, 4)[:, 0])
+    return first if (digests[first] == digests).all() else first_equal(digests)
+
+
 def first_near(hashes: Hashes, distance: int) -> Places:
     """Return for each of N hashes the first place whose hash differs in at most `distance` bits: at most its own."""
     distinct, first, kind = np.unique(hashes, return_index=True, return_inverse=True)

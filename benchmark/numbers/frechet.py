@@ -38,6 +38,11 @@ class Gaussian:
     @cached_property
     def factor(self) -> Array:
         """L with L L^T equal to the covariance."""
+        if self.n > len(self.covariance):
+            try:
+                return np.linalg.cholesky(self.covariance)  # a tenth of the time of what follows
+            except np.linalg.LinAlgError:  # a feature that is constant, or a sum of others
+                pass
         values, vectors = np.linalg.eigh(self.covariance)
         factor: Array = vectors * np.sqrt(np.maximum(values, 0.0))
         return factor

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmark.numbers.duplicates import MAX_DISTANCE, first_equal, first_kept, first_near, near_pairs
+from benchmark.numbers.duplicates import MAX_DISTANCE, first_equal, first_kept, first_near, first_same, near_pairs
 
 
 def distances(hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
@@ -85,3 +85,12 @@ def test_time_grows_almost_as_the_number_of_rows() -> None:
 
     seconds(1000)
     assert seconds(100_000) < 40 * seconds(10_000)  # all pairs would take a hundred times as long
+
+
+@pytest.mark.parametrize("alike", [8, 16, 31])
+def test_digests_that_share_their_first_bits_are_not_taken_for_equal(alike: int) -> None:
+    rng = np.random.default_rng(alike)
+    digests = [rng.bytes(32) for _ in range(50)]
+    digests += [digests[i] for i in (3, 3, 7)] + [digests[5][:alike] + b"\0" * (32 - alike)]
+    found = first_same(np.array(digests, dtype="S32"))
+    assert found.tolist() == [*range(50), 3, 3, 7, 53]
