@@ -40,7 +40,7 @@ class Gaussian:
         """L with L L^T equal to the covariance."""
         if self.n > len(self.covariance):
             try:
-                return np.linalg.cholesky(self.covariance)  # a tenth of the time of what follows
+                return np.asarray(np.linalg.cholesky(self.covariance))  # a tenth of the time of what follows
             except np.linalg.LinAlgError:  # a feature that is constant, or a sum of others
                 pass
         values, vectors = np.linalg.eigh(self.covariance)
