@@ -1,6 +1,7 @@
 """Posterior moments of a dataset's images, encoded once for every run that uses them; keyed by content, not by run."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -10,21 +11,22 @@ from torch import Tensor
 
 from benchmark.base.console import progress
 from benchmark.base.errors import UserError
-from benchmark.base.files import sha256
+from benchmark.base.files import canonical_json, sha256
 from benchmark.base.images import decode_rgb
 from benchmark.engine.bases import Base
 from benchmark.engine.checkpoints import load_tensors, save_tensors
 from benchmark.engine.shards import read_rows
 
 _BATCH = 32
+_AT_A_TIME = 16 * _BATCH  # images of a subset that are decoded at once
 _DIGEST = "sha256"
 
 
 def moments_at(base: Base, shards: Sequence[tuple[Path, int]], places: NDArray[np.int64], cache: Path) -> Tensor:
     """Return mean and standard deviation (N, 2, C, h, w), single precision, of the images at N places.
 
-    A cache file is named by the shard's and the autoencoder's content: any run may share it, none can mistake it. Of a
-    shard of which less than half is wanted only that is encoded: a thousand pairs of a million lie in as many shards.
+    A cache file is named by the shard's and the autoencoder's content: any run may share it, none can mistake it. Of
+    shards of which less than half is wanted only that is encoded: a thousand pairs of a million lie in as many shards.
 
     Args:
         base: Its autoencoder encodes.
@@ -34,34 +36,60 @@ def moments_at(base: Base, shards: Sequence[tuple[Path, int]], places: NDArray[n
     """
     order = np.argsort(places, kind="stable")
     ends = np.cumsum([count for _, count in shards])
-    moments, start = torch.empty(0), 0
+    folder, start = cache / base.vae_sha256[:12], 0
+    found: list[tuple[NDArray[np.int64], Tensor]] = []
+    loose: list[tuple[NDArray[np.int64], Path, NDArray[np.int64]]] = []
     for (shard, count), end, cut in zip(shards, ends, np.searchsorted(places[order], ends), strict=True):
-        if cut > start:
-            here = order[start:cut]
-            part = _of_shard(base, shard, count, places[here] - (end - count), cache)
-            moments = moments if len(moments) else torch.empty(len(places), *part.shape[1:])
-            moments[torch.from_numpy(here)] = part
-        start = cut
+        here, start = order[start:cut], cut
+        rows = places[here] - (end - count)
+        if len(here) and (whole := _of_shard(base, shard, count, len(np.unique(rows)), folder)) is not None:
+            found.append((here, whole[torch.from_numpy(rows)]))
+        elif len(here):
+            loose.append((here, shard, rows))
+    if loose:
+        wanted = [(shard, np.unique(rows)) for _, shard, rows in loose]
+        some, first = _of_rows(base, wanted, folder), 0
+        for (here, _, rows), (_, distinct) in zip(loose, wanted, strict=True):
+            found.append((here, some[torch.from_numpy(first + np.searchsorted(distinct, rows))]))
+            first += len(distinct)
+    moments = torch.empty(len(places), *found[0][1].shape[1:])
+    for here, part in found:
+        moments[torch.from_numpy(here)] = part
     return moments
 
 
-def _of_shard(base: Base, shard: Path, count: int, rows: NDArray[np.int64], cache: Path) -> Tensor:
-    """Return the moments of rows of a shard file with `count` rows, from the cache or encoded and kept there."""
-    wanted, places = np.unique(rows, return_inverse=True)
-    folder, index = cache / base.vae_sha256[:12], torch.from_numpy(places)
-    if (whole := _read(folder / f"{shard.stem}.safetensors")) is not None:
-        return whole[torch.from_numpy(rows)]
-    if 2 * len(wanted) >= count:
-        path, wanted, index = folder / f"{shard.stem}.safetensors", np.arange(count), torch.from_numpy(rows)
-    else:
-        path = folder / f"{shard.stem}.{sha256(wanted.tobytes())[:12]}.safetensors"
-        if (some := _read(path)) is not None:
-            return some[index]
-    asked = set(wanted.tolist())
+def _of_shard(base: Base, shard: Path, count: int, wanted: int, folder: Path) -> Tensor | None:
+    """Return the moments of all rows of a shard, from the cache or made; None of one of which too few are wanted."""
+    path = folder / f"{shard.stem}.safetensors"
+    moments = _read(path)
+    if moments is None and 2 * wanted >= count:
+        moments = _kept(path, encode_moments(base, np.stack(list(_images(shard, range(count)))), shard.stem))
+    return moments
+
+
+def _of_rows(base: Base, wanted: Sequence[tuple[Path, NDArray[np.int64]]], folder: Path) -> Tensor:
+    """Return the moments of some rows of several shards, in their order, from the cache or made."""
+    name = sha256(canonical_json([[shard.stem, rows.tolist()] for shard, rows in wanted]))[:24]
+    path = folder / f"rows-{name}.safetensors"
+    moments = _read(path)
+    if moments is None:
+        images, parts = (image for shard, rows in wanted for image in _images(shard, rows.tolist())), []
+        while some := list(islice(images, _AT_A_TIME)):
+            parts.append(encode_moments(base, np.stack(some), "subset"))
+        moments = _kept(path, torch.cat(parts))
+    return moments
+
+
+def _images(shard: Path, rows: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
+    asked = set(rows)
     cells = (row["image"]["bytes"] for i, row in enumerate(read_rows(shard, ["image"])) if i in asked)
-    encoded = encode_moments(base, np.stack([decode_rgb(data) for data in cells]), shard.stem)
-    save_tensors(path, {"moments": encoded}, {_DIGEST: _digest(encoded)})
-    return encoded[index]
+    yield from map(decode_rgb, cells)
+
+
+def _kept(path: Path, moments: Tensor) -> Tensor:
+    """Put moments into the cache."""
+    save_tensors(path, {"moments": moments}, {_DIGEST: _digest(moments)})
+    return moments
 
 
 def _read(path: Path) -> Tensor | None:

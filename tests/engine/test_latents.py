@@ -86,6 +86,25 @@ def test_of_a_shard_of_which_little_is_wanted_only_that_is_encoded_and_kept(
     assert encoded == [2, 2, 8]
 
 
+def test_what_little_is_wanted_of_several_shards_is_encoded_together(
+    base: Base, renders: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards = [(write_images(tmp_path / str(i), renders[4 * i : 4 * i + 4]), 4) for i in range(4)]
+    encoded = []
+
+    def counted(base: Base, images: Images, what: str) -> torch.Tensor:
+        encoded.append(len(images))
+        return encode_moments(base, images, what)
+
+    monkeypatch.setattr(latents, "encode_moments", counted)
+    places = np.array([13, 5, 2, 5, 8, 9, 10])  # one row of three shards, one of them twice; three of another
+    moments = moments_at(base, shards, places, tmp_path / "cache")
+    assert encoded == [4, 3]
+    assert torch.equal(moments, encode_moments(base, renders, "all")[torch.from_numpy(places)])
+    assert torch.equal(moments_at(base, shards, places, tmp_path / "cache"), moments)
+    assert encoded == [4, 3]
+
+
 def test_an_image_has_the_same_bits_whichever_others_are_encoded_with_it(base: Base, renders: Images) -> None:
     many = np.concatenate([renders, renders[:, ::-1], renders[:, :, ::-1]])[:40]  # more than a batch
     together = encode_moments(base, many, "all")
