@@ -184,7 +184,7 @@ def _cost(tier: str, side: int, base: "Base", controls: list[_Control], count: i
 
 def shown_flops(count: float) -> str:
     """Return a number of floating-point operations as ``43.1 TFLOP``."""
-    power = min(len(_UNITS) - 1, max(0, math.floor(math.log10(count) / 3)))
+    power = min(len(_UNITS) - 1, max(0, math.floor(math.log10(max(count, 1)) / 3)))
     return f"{count / 1000**power:,.3g} {_UNITS[power]}FLOP"
 
 

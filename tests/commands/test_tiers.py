@@ -89,7 +89,8 @@ def test_a_study_may_name_a_tier_and_knows_its_records(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "text"), [(12, "12 FLOP"), (4.31e13, "43.1 TFLOP"), (9.999e14, "1e+03 TFLOP"), (2e20, "200 EFLOP")]
+    ("count", "text"),
+    [(0, "0 FLOP"), (12, "12 FLOP"), (4.31e13, "43.1 TFLOP"), (9.999e14, "1e+03 TFLOP"), (2e20, "200 EFLOP")],
 )
 def test_operations_are_shown_with_a_unit(count: float, text: str) -> None:
     assert shown_flops(count) == text
