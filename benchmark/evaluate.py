@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark import registry
-from benchmark.base.console import say
+from benchmark.base.console import progress, say
 from benchmark.base.errors import UserError, did_you_mean
 from benchmark.base.files import canonical_json, replace_file, sha256
 from benchmark.cli import command_line, option
@@ -19,11 +20,12 @@ from benchmark.contracts.records import Counts, Record, Score
 from benchmark.contracts.tables import label, portable, space_of
 from benchmark.numbers.anchors import anchored
 from benchmark.numbers.controlnetpp import rule
-from benchmark.observation import Evidence, controlnetpp_scores, encoder, observe, read_back, score_images
+from benchmark.observation import Batches, Encoded, Evidence, ReadBack, encoder, pieces, score_images
 
 if TYPE_CHECKING:
+    from benchmark.engine.bases import Base
     from benchmark.engine.datasets import BuiltDataset
-    from benchmark.engine.imagesets import Reference
+    from benchmark.engine.imagesets import ImageSet, Reference
 
 SUITE_VERSION = 1
 _STRIP_COLUMNS, _STRIP_SIDE, _STRIP_QUALITY = 8, 64, 82
@@ -45,6 +47,7 @@ class Evaluate:
     referee: str | None = option("annotator that reads the condition back (default: the condition's own)", None)
     controlnetpp: bool = option("also the condition's scores of the ControlNet++ paper, as coded and mended", False)
     results: Path = option("where the record goes", Path("results"), Path)
+    cache: Path = option("where vectors of images are kept for the next metric", Path("runs/cache"), Path)
 
 
 def evaluate(form: Evaluate) -> Path:
@@ -56,7 +59,6 @@ def evaluate(form: Evaluate) -> Path:
     from benchmark.engine import imagesets
     from benchmark.engine.bases import load_base
     from benchmark.engine.datasets import BuiltDataset
-    from benchmark.engine.latents import round_trip
     from benchmark.engine.records import read_record, record_path, write_record, write_samples
 
     config = _config(form)
@@ -74,16 +76,16 @@ def evaluate(form: Evaluate) -> Path:
     if path.exists():
         _say_scores(read_record(path), condition, path)
         return path
-    base = load_base(config["base"]["name"])
-    side = dataset.plan.resolution
-    evidence = Evidence(
-        generated=imagesets.read_sets(form.images, reference.keys, side),
-        real=reference.images,
-        vae=round_trip(base, reference.images),
-        no_control=imagesets.read_sets(floor, reference.keys, side),
+    subject = Subject(
+        config=config,
+        reference=reference,
+        resolution=dataset.plan.resolution,
+        base=load_base(config["base"]["name"]),
+        generated=imagesets.image_sets(form.images, reference.keys),
+        no_control=imagesets.image_sets(floor, reference.keys),
     )
-    record = _record(form, question, config, condition, reference, evidence)
-    _write_strip(path.with_suffix(".webp"), condition, reference, evidence)
+    record = _record(form, question, condition, subject)
+    _write_strip(path.with_suffix(".webp"), condition, reference, subject.evidence(slice(0, _STRIP_COLUMNS)))
     _copy_curve(config, path.with_suffix(".jsonl"))
     write_samples(path, record, reference.keys)
     write_record(form.results, record)  # last: a record stands for all that lies beside it
@@ -167,9 +169,54 @@ def _floor_command(config: dict[str, Any], folder: Path) -> str:
         "scheduler": sampling["scheduler"],
         "out": folder,
         **({"num-images-per-condition": each} if (each := imagesets.numbered(config)) else {}),
+        **({"negative-prompt": sampling["negative_prompt"]} if "negative_prompt" in sampling else {}),
     }
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     return shlex.join(["python", "-m", "benchmark.generate", *words])
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a record is of.
+
+    Attributes:
+        config: How the images were made, as far as it is known.
+        reference: The samples.
+        resolution: Side of every image.
+        base: Whose autoencoder is the ceiling.
+        generated: Sets of images, as many as there are of each sample.
+        no_control: Those of the floor.
+    """
+
+    config: dict[str, Any]
+    reference: "Reference"
+    resolution: int
+    base: "Base"
+    generated: "list[ImageSet]"
+    no_control: "list[ImageSet]"
+
+    @property
+    def contents(self) -> list[str]:
+        """A hash of the images of each set: the real ones, those generated, those without control."""
+        config = self.config
+        real = [config["dataset"]["fingerprint"], config["split"], config["samples"]]
+        return [sha256(canonical_json(real)), *(each.content for each in (*self.generated, *self.no_control))]
+
+    def evidence(self, rows: slice) -> Evidence:
+        """Return the images of some samples.
+
+        Raises:
+            UserError: One is missing, unreadable or of another size.
+        """
+        from benchmark.engine.imagesets import read_images
+        from benchmark.engine.latents import round_trip
+
+        real = self.reference.images(rows)
+        generated, no_control = (
+            [read_images(each.folder, each.names[rows], self.resolution) for each in sets]
+            for sets in (self.generated, self.no_control)
+        )
+        return Evidence(rows, generated, real, round_trip(self.base, real), no_control)
 
 
 @dataclass(frozen=True)
@@ -223,26 +270,30 @@ def _question(
     return Question(metrics, referee, comparability, _without_paths(config["control"]))
 
 
-def _record(
-    form: Evaluate,
-    question: Question,
-    config: dict[str, Any],
-    condition: Condition,
-    reference: "Reference",
-    evidence: Evidence,
-) -> Record:
-    from benchmark.engine.pools import is_run, trained_images
+def _look(subject: Subject, name: str, *observers: ReadBack | Encoded) -> None:
+    """Show all images to observers; they are read once, piece by piece."""
+    with progress(len(subject.reference.keys), f"evaluate {name}", "samples") as bar:
+        for rows in pieces(len(subject.reference.keys)):
+            evidence = subject.evidence(rows)
+            for observer in observers:
+                observer.see(evidence)
+            bar.update(len(evidence.real))
+
+
+def _record(form: Evaluate, question: Question, condition: Condition, subject: Subject) -> Record:
     from benchmark.engine.runs import provenance
 
-    comparability, control, metrics = question.comparability, question.control, question.metrics
-    readings = read_back(condition, question.referee, reference, evidence)
-    rows = observe(condition, readings)
-    trained_on = partial(trained_images, config["control"]) if is_run(config["control"]) else None
-    scores, floor_scores = score_images(metrics, reference, evidence, trained_on)
+    comparability, control, config = question.comparability, question.control, subject.config
+    trained_on = _trained_on(question.metrics, config["control"])
+    reading = ReadBack(condition, question.referee, subject.reference, form.controlnetpp)
+    count = len(subject.generated)
+    with closing(Encoded(sorted(_spaces(question.metrics)), subject.contents, form.cache)) as encoded:
+        _look(subject, form.images.name, reading, encoded)
+        scores, floor_scores = score_images(question.metrics, subject.reference, encoded, count, trained_on)
     if form.controlnetpp:
-        scores += controlnetpp_scores(question.condition, readings, "run")
-        floor_scores += controlnetpp_scores(question.condition, readings, "no_control")
-    asked = len(reference.keys) * len(evidence.generated)
+        scores += reading.controlnetpp_scores("run", count)
+        floor_scores += reading.controlnetpp_scores("no_control", len(subject.no_control))
+    asked = len(subject.reference.keys) * count
     return Record(
         evaluation_id=question.evaluation_id,
         comparability_key=sha256(canonical_json(comparability)),
@@ -260,7 +311,7 @@ def _record(
         generation=comparability["generation"],
         referee=comparability["referee"],
         reconstruction=anchored(
-            rows, condition.scores, {"referee": comparability["referee"]["spec"]}, condition.errors
+            reading.rows, condition.scores, {"referee": comparability["referee"]["spec"]}, condition.errors
         ),
         scores=tuple(scores),
         floor_scores=tuple(floor_scores),
@@ -271,6 +322,21 @@ def _record(
             "comparability": comparability,
         },
     )
+
+
+def _trained_on(metrics: Mapping[str, Metric], control: dict[str, Any]) -> Batches | None:
+    """Return what yields the images that what steered was trained on, or None where no metric needs them.
+
+    Raises:
+        UserError: One does, and they are not at hand.
+    """
+    from benchmark.engine.pools import is_run, trained_images
+
+    if not any(need.endswith("_nearest") for metric in metrics.values() for need in metric.needs):
+        return None
+    if not is_run(control):
+        raise UserError("nearest needs the images a run was trained on; these were not drawn by a run of this machine")
+    return partial(trained_images, control)
 
 
 def _training_provenance(control: dict[str, Any]) -> dict[str, Any] | None:

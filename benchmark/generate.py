@@ -49,6 +49,7 @@ class Generate:
     guidance_scale: float | None = option(
         "weight of the prompt (default: 2 for scenes-tiny, 5 for SDXL, else 7.5)", None, weight
     )
+    negative_prompt: str = option("what guidance leads away from, in place of no prompt", "")
     scheduler: str | None = option("ddim, dpm++, euler or unipc (default: unipc for scenes-tiny, else ddim)", None)
     control_weighting: str = option("uniform; or on the prompt's branch alone: resolution (CFG-RW), guess", "uniform")
     conditioning_scale: float = option("weight of the control", 1.0, weight)
@@ -137,6 +138,7 @@ def _sampling(form: Generate, base: "Base") -> "Sampling":
         eval_seed=form.seed,
         scheduler=form.scheduler or base.solver,
         control_weighting=form.control_weighting,
+        negative_prompt=form.negative_prompt,
     )
 
 
@@ -157,7 +159,7 @@ def _config(
         "split": form.split,
         "samples": {"n": len(reference.keys), "sha256": sha256(canonical_json(reference.keys))},
         "prompts": form.prompts,
-        "sampling": {**asdict(settings), **({imagesets.PER_CONDITION: each} if each > 1 else {})},
+        "sampling": _described(settings, {imagesets.PER_CONDITION: each} if each > 1 else {}),
         "base": {"name": base.name, "weights_sha256": base.weights_sha256},
         **imagesets.steering(
             [dataset.condition(control.condition) for control in controls], [one.description for one in controls]
@@ -165,6 +167,12 @@ def _config(
         "batch": form.batch,
     }
     return config if controls else imagesets.without_control(config)
+
+
+def _described(settings: "Sampling", more: dict[str, Any]) -> dict[str, Any]:
+    """Return how images are sampled; what most do without is named only where it is there, so that ids stay."""
+    words = {**asdict(settings), **more}
+    return words if settings.negative_prompt else {k: v for k, v in words.items() if k != "negative_prompt"}
 
 
 def _cost(tier: str, side: int, base: "Base", controls: list[_Control], count: int, settings: "Sampling") -> str:
@@ -269,7 +277,7 @@ def _fill(
     from benchmark.engine.imagesets import image_path, prompts, write_image
 
     reference = followed[0][1]
-    side = reference.images.shape[1]
+    side = reference.images(slice(1)).shape[1]
     texts = prompts(form.prompts, reference.captions)
     if module is not None:
         module.to(base.device)

@@ -204,7 +204,7 @@ def run(design: Design, rank: int = 0, world: int = 1) -> None:
             if form.out in gone:
                 write_failure(design.results, _failure(form))
         diverged += sorted(map(str, gone))
-        _judge([drawing for drawing in cell.drawings if not gone & {*drawing.generate.run}], design.results)
+        _judge([drawing for drawing in cell.drawings if not gone & {*drawing.generate.run}], design)
     if diverged:
         say(f"{len(diverged)} of {len(runs)} runs diverged: {', '.join(diverged)}")
     if len(diverged) < len(runs):
@@ -258,12 +258,13 @@ def _failure(form: Train) -> Failure:
     )
 
 
-def _judge(drawings: list[Drawing], results: Path) -> None:
+def _judge(drawings: list[Drawing], design: Design) -> None:
     """Draw and score runs in every way the study asks for."""
     for drawing in drawings:
         floor, images = generate(drawing.floor), generate(drawing.generate)
         for cond in drawing.conds:
-            evaluate(Evaluate(images=images, no_control=floor, cond=cond, results=results))
+            results, cache = design.results, design.root / "cache"
+            evaluate(Evaluate(images=images, no_control=floor, cond=cond, results=results, cache=cache))
 
 
 def describe(design: Design) -> str:

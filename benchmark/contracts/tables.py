@@ -1,15 +1,35 @@
-"""Observation tables: one row per image, one named block of numbers per encoder or condition."""
+"""Observation tables: one row per image, one named block of numbers per encoder."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmark.base.errors import UserError
 
-Vectors = NDArray[Any]
+BLOCK = 1024  # vectors that are worked on at once
+
+
+class Vectors(Protocol):
+    """Vectors (N, D), read in slices: an array, or a file that holds more than memory does."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """N and D."""
+
+    def __len__(self) -> int:
+        """Return N."""
+
+    def __getitem__(self, rows: slice, /) -> NDArray[Any]:
+        """Return the vectors of some rows."""
+
+
+def in_blocks(*sets: Vectors) -> Iterator[list[NDArray[np.float64]]]:
+    """Yield the same rows of sets of vectors, in double precision, block by block."""
+    for start in range(0, len(sets[0]), BLOCK):
+        yield [np.asarray(vectors[start : start + BLOCK], np.float64) for vectors in sets]
 
 
 @dataclass(frozen=True)
@@ -18,18 +38,20 @@ class Table:
 
     Attributes:
         keys: N sample keys, sorted.
-        columns: Name to array (N, ...): vectors of an encoder, or a condition's additive comparison rows.
+        columns: Name to vectors (N, D).
     """
 
     keys: tuple[str, ...]
-    columns: dict[str, NDArray[Any]]
+    columns: Mapping[str, Vectors]
 
     def __post_init__(self) -> None:
-        """Refuse columns that cannot be trusted: wrong length, or not finite."""
+        """Refuse what cannot be trusted: keys out of order, columns of another length, or not finite."""
+        if list(self.keys) != sorted(set(self.keys)):
+            raise UserError("the keys of a table have to be sorted and each there once: rows of tables are compared")
         for name, column in self.columns.items():
             if len(column) != len(self.keys):
                 raise UserError(f'column "{name}" has {len(column)} rows for {len(self.keys)} keys')
-            if not np.isfinite(column).all():
+            if not all(np.isfinite(block).all() for (block,) in in_blocks(column)):
                 raise UserError(f'column "{name}" holds values that are not finite; the images or the model are broken')
 
 
@@ -42,12 +64,6 @@ def same_keys(a: Table, b: Table) -> None:
     missing, extra = sorted({*a.keys} - {*b.keys}), sorted({*b.keys} - {*a.keys})
     if missing or extra:
         raise UserError(f"tables describe different samples: only left {missing[:3]}, only right {extra[:3]}")
-
-
-def sorted_table(keys: Sequence[str], columns: dict[str, NDArray[Any]]) -> Table:
-    """Return a table with its rows in the order of the keys."""
-    order = np.argsort(np.array(keys))
-    return Table(tuple(keys[i] for i in order), {name: np.asarray(column)[order] for name, column in columns.items()})
 
 
 def space_of(column: str) -> str:

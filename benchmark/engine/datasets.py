@@ -17,7 +17,7 @@ from benchmark.base.forms import checked, read_form
 from benchmark.contracts.plugins import SPLITS
 from benchmark.engine.hygiene import CHECKS, Likeness, counts, find_likeness
 from benchmark.engine.plan import Plan
-from benchmark.engine.shards import Commit, check_file, fingerprint, read_rows
+from benchmark.engine.shards import Commit, Place, check_file, fingerprint, located_rows, read_rows
 
 MANIFEST_VERSION = 1
 _HYGIENE = {"excluded", "reported", "counts"}
@@ -142,6 +142,10 @@ class BuiltDataset:
         Raises:
             UserError: A shard is not the file that was committed.
         """
+        return (row for _, row in self.located(split, columns))
+
+    def located(self, split: str, columns: Sequence[str]) -> Iterator[tuple[Place, dict[str, Any]]]:
+        """Yield the rows as `rows` does, and where each lies."""
         excluded, wanted = self.manifest.excluded, list(columns)
         for commit in self.commits(split):
             fault = check_file(self.folder, commit)
@@ -150,11 +154,11 @@ class BuiltDataset:
             if commit.file is None:
                 continue
             needed = list(dict.fromkeys([*wanted, "key"])) if excluded else wanted
-            for row in read_rows(self.folder / commit.file, needed):
+            for place, row in located_rows(self.folder / commit.file, needed):
                 if not excluded:
-                    yield row
+                    yield place, row
                 elif row["key"] not in excluded:
-                    yield {name: row[name] for name in wanted}
+                    yield place, {name: row[name] for name in wanted}
 
     def places(self, split: str) -> NDArray[np.int64]:
         """Return where the rows that `rows` gives lie among all rows of the split's files."""

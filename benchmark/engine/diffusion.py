@@ -47,6 +47,7 @@ class Sampling:
     eval_seed: int = 0
     scheduler: str = SOLVER["scenes-tiny"]
     control_weighting: str = "uniform"
+    negative_prompt: str = ""
 
     def __post_init__(self) -> None:
         """Refuse a scheduler that is none of `SCHEDULERS`, or a weighting that is none of `CONTROL_WEIGHTINGS`."""
@@ -181,12 +182,13 @@ def sample(
         latents: Standard normal (B, C, h, w).
         prompts: B texts.
         image: Conditioning images (B, 3, H, W) in [0, 1].
-        settings: Steps, guidance, conditioning scale, control weighting and scheduler.
+        settings: Steps, guidance, conditioning scale, control weighting, scheduler and negative prompt.
     """
     scheduler = SCHEDULERS[settings.scheduler].from_config(base.scheduler.config)
     scheduler.set_timesteps(settings.num_inference_steps, device=base.device)
-    text = base.encode_text(base.token_ids(["", *prompts]))
-    nothing = torch.zeros_like(text[:1]) if base.has_zeros_for_no_prompt else text[:1]
+    text = base.encode_text(base.token_ids([settings.negative_prompt, *prompts]))
+    zeros = base.has_zeros_for_no_prompt and not settings.negative_prompt
+    nothing = torch.zeros_like(text[:1]) if zeros else text[:1]
     both = torch.cat([nothing.expand(len(prompts), -1, -1), text[1:]])
     latents = latents.to(base.device) * scheduler.init_noise_sigma
     images = torch.cat([image, image]).to(base.device)

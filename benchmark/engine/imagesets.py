@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -17,6 +18,7 @@ from benchmark.contracts.records import Imaging
 from benchmark.engine.bases import Base
 from benchmark.engine.datasets import BuiltDataset
 from benchmark.engine.runs import IMAGES, read_finished
+from benchmark.engine.stored import Stored
 
 PROMPTS = ("full", "none", "insufficient", "conflicting")
 PER_CONDITION = "num_images_per_condition"
@@ -29,26 +31,30 @@ class Reference:
 
     Attributes:
         keys: N keys.
-        images: uint8 (N, R, R, 3), the real pictures.
         captions: N texts, empty where there is none.
+        pictures: N encoded pictures.
         maps: N encoded maps of one condition.
     """
 
     keys: tuple[str, ...]
-    images: NDArray[np.uint8]
     captions: tuple[str, ...]
-    maps: tuple[bytes, ...]
+    pictures: Sequence[bytes]
+    maps: Sequence[bytes]
+
+    def images(self, rows: slice = slice(None)) -> NDArray[np.uint8]:
+        """Return the pictures of some samples, uint8 (N, R, R, 3)."""
+        return np.stack([decode_rgb(data) for data in self.pictures[rows]])
 
 
 def load_reference(dataset: BuiltDataset, split: str, condition: str, limit: int | None) -> Reference:
     """Return the first `limit` samples of a split (default: all) with their maps of a condition."""
-    column = f"cond_{condition}"
-    rows = sorted(dataset.rows(split, ["key", "image", "caption", column]), key=lambda row: row["key"])[:limit]
+    rows = sorted(dataset.located(split, ["key", "caption"]), key=lambda each: str(each[1]["key"]))[:limit]
+    places = tuple(place for place, _ in rows)
     return Reference(
-        keys=tuple(row["key"] for row in rows),
-        images=np.stack([decode_rgb(row["image"]["bytes"]) for row in rows]),
-        captions=tuple(row["caption"] or "" for row in rows),
-        maps=tuple(row[column]["bytes"] for row in rows),
+        keys=tuple(row["key"] for _, row in rows),
+        captions=tuple(row["caption"] or "" for _, row in rows),
+        pictures=Stored(places, "image"),
+        maps=Stored(places, f"cond_{condition}"),
     )
 
 
@@ -127,16 +133,36 @@ def read_images(folder: Path, keys: Sequence[str], resolution: int) -> NDArray[n
     return np.stack(images)
 
 
-def read_sets(folder: Path, keys: Sequence[str], resolution: int) -> list[NDArray[np.uint8]]:
-    """Return the images of keys as sets (N, R, R, 3): of ``KEY.png`` one, of ``KEY_0.png``, ``KEY_1.png`` several.
+@dataclass(frozen=True)
+class ImageSet:
+    """One image of each of N samples, in a folder.
+
+    Attributes:
+        folder: Where they are.
+        names: Their names, without the suffix.
+    """
+
+    folder: Path
+    names: tuple[str, ...]
+
+    @cached_property
+    def content(self) -> str:
+        """A hash over names and files."""
+        return sha256(canonical_json([[name, sha256_file(image_path(self.folder, name))] for name in self.names]))
+
+
+def image_sets(folder: Path, keys: Sequence[str]) -> list[ImageSet]:
+    """Return the images of keys as sets: of ``KEY.png`` one, of ``KEY_0.png``, ``KEY_1.png`` several.
 
     Raises:
-        UserError: As `read_images`, or keys have different numbers of images.
+        UserError: Images are missing, or keys have different numbers of them.
     """
     count = numbered(read_config(folder)) if is_generated(folder) else _images_per_key(folder, keys)
-    if not count:
-        return [read_images(folder, keys, resolution)]
-    return [read_images(folder, [f"{key}_{i}" for key in keys], resolution) for i in range(count)]
+    endings = [f"_{i}" for i in range(count)] or [""]
+    sets = [ImageSet(folder, tuple(f"{key}{ending}" for key in keys)) for ending in endings]
+    for each in sets:
+        refuse_missing(folder, each.names)
+    return sets
 
 
 def _images_per_key(folder: Path, keys: Sequence[str]) -> int:

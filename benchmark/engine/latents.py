@@ -113,13 +113,15 @@ def _digest(moments: Tensor) -> str:
 
 
 @torch.no_grad()
-def encode_moments(base: Base, images: NDArray[np.uint8], what: str) -> Tensor:
+def encode_moments(base: Base, images: NDArray[np.uint8], what: str | None) -> Tensor:
     """Return mean and standard deviation (N, 2, C, h, w) of images uint8 (N, H, W, 3), on the CPU.
+
+    Progress is shown under a name, or not.
 
     The last batch is filled up: in batches of one size an image has the same bits whichever others are beside it.
     """
     parts = []
-    with progress(len(images), f"encode {what}", "images") as bar:
+    with progress(len(images), f"encode {what}", "images", hidden=what is None) as bar:
         for i in range(0, len(images), _BATCH):
             batch = images[i : i + _BATCH]
             filled = np.concatenate([batch, *[batch[-1:]] * (_BATCH - len(batch))])
@@ -137,7 +139,7 @@ def pixels(images: NDArray[np.uint8]) -> Tensor:
 @torch.no_grad()
 def round_trip(base: Base, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return images uint8 (N, H, W, 3) encoded and decoded again (posterior mean): what a latent model can reach."""
-    means = encode_moments(base, images, "round trip")[:, 0] * base.vae.config.scaling_factor
+    means = encode_moments(base, images, None)[:, 0] * base.vae.config.scaling_factor
     parts = [base.decode(part.to(base.device)) for part in torch.split(means, _BATCH)]
     return to_uint8(torch.cat(parts))
 

@@ -53,16 +53,20 @@ class Probe:
         return named
 
     @cached_property
+    def _pictures(self) -> Images:
+        return self.reference.images()
+
+    @cached_property
     def _floor(self) -> dict[str, float]:
         return self._scores(self._drawn(None))
 
     @cached_property
     def _ceiling(self) -> dict[str, float]:
-        return self._scores(round_trip(self.base, self.reference.images))
+        return self._scores(round_trip(self.base, self._pictures))
 
     @cached_property
     def _conditioning(self) -> NDArray[np.uint8]:
-        side = self.reference.images.shape[1]
+        side = self._pictures.shape[1]
         maps = [self.condition.decode(data) for data in self.reference.maps]
         return np.stack([self.condition.render(map_, side) for map_ in maps])
 

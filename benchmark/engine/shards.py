@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 from pyarrow import parquet
@@ -66,6 +66,14 @@ class Row:
     def image_suffix(self) -> str:
         """File suffix that fits the image's bytes."""
         return "jpg" if self.image[:2] == b"\xff\xd8" else "png"
+
+
+class Place(NamedTuple):
+    """Where a row lies: in which file, in which of its row groups, and where in there."""
+
+    file: Path
+    group: int
+    row: int
 
 
 @dataclass(frozen=True)
@@ -277,10 +285,15 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     Raises:
         UserError: The file is missing or damaged.
     """
-    for table in read_tables(path, columns):
+    return (row for _, row in located_rows(path, columns))
+
+
+def located_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[Place, dict[str, Any]]]:
+    """Yield the rows as `read_rows` does, and where each lies."""
+    for group, table in enumerate(read_tables(path, columns)):
         with _damage_named(path):
             rows = table.to_pylist()
-        yield from rows
+        yield from ((Place(path, group, at), row) for at, row in enumerate(rows))
 
 
 def read_tables(path: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
@@ -295,6 +308,16 @@ def read_tables(path: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
             raise UserError(f"{path} has no column {', '.join(sorted(absent))}; it is damaged: build it again")
         for group in range(file.num_row_groups):
             yield file.read_row_group(group, columns=list(columns))
+
+
+def read_images_of_group(path: Path, group: int, column: str) -> list[bytes]:
+    """Return the encoded images of a column in one row group of a shard file, page checksums verified.
+
+    Raises:
+        UserError: The file is missing or damaged.
+    """
+    with _damage_named(path), parquet.ParquetFile(path, page_checksum_verification=True) as file:
+        return [cell["bytes"] for cell in file.read_row_group(group, columns=[column])[column].to_pylist()]
 
 
 @contextmanager

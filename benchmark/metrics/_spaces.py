@@ -10,7 +10,7 @@ from benchmark.base.errors import UserError
 from benchmark.base.seeds import Stream
 from benchmark.contracts.plugins import Metric
 from benchmark.contracts.records import Score
-from benchmark.contracts.tables import Table, Vectors, label, same_keys
+from benchmark.contracts.tables import Table, Vectors, in_blocks, label, same_keys
 from benchmark.numbers import jackknife
 from benchmark.numbers.frechet import Gaussian, frechet_distance, influence
 
@@ -56,9 +56,10 @@ class Agreement(Metric):
 
     def score(self, generated: Table, reference: Table) -> list[Score]:
         """Return the mean over images, under the metric's name."""
-        image, text = (np.asarray(generated.columns[name], np.float64) for name in self.needs)
+        pairs = in_blocks(*(generated.columns[name] for name in self.needs))
+        cosines = np.concatenate([(image * text).sum(axis=1) for image, text in pairs])
         definition = {"estimator": f"mean of {self.scale:g} cos, unclamped"}
-        return [jackknife.mean(self.scale * (image * text).sum(axis=1)).score(self.name, True, definition)]
+        return [jackknife.mean(self.scale * cosines).score(self.name, True, definition)]
 
 
 def distance(
@@ -94,10 +95,11 @@ def frechet(name: str, generated: Vectors, reference: Vectors) -> Score:
     """
     if len(generated) < 3:
         raise UserError(f"a Frechet distance needs 3 images, not {len(generated)}; generate more")
-    fixed, (n, dimension) = Gaussian.fit(reference), generated.shape
-    order = Stream(0, "jackknife-blocks").permutation(n)
-    estimate = jackknife.blocks(n, lambda kept: frechet_distance(Gaussian.fit(generated[kept]), fixed), order)
-    psi = influence(generated, Gaussian.fit(generated), fixed)
+    fixed, found, (n, dimension) = Gaussian.fit(reference), Gaussian.fit(generated), generated.shape
+    parts = jackknife.parts(Stream(0, "jackknife-blocks").permutation(n))
+    left_out = [frechet_distance(rest, fixed) for rest in found.without(generated, parts)]
+    estimate = jackknife.blocks(n, frechet_distance(found, fixed), left_out)
+    psi = influence(generated, found, fixed)
     return distance(
         name,
         value=estimate.value,

@@ -34,6 +34,6 @@ class ClipAesthetic(Metric):
         """Return the mean over images; that of the real images is in its definition."""
         same_keys(generated, reference)
         (column,) = self.needs
-        mine, real = (np.asarray(table.columns[column][:, 0], np.float64) for table in (generated, reference))
+        mine, real = (np.asarray(table.columns[column][:], np.float64)[:, 0] for table in (generated, reference))
         definition = {"estimator": "mean of the predictor's scores", "real_images": float(real.mean())}
         return [jackknife.mean(mine).score("clip_aesthetic", True, definition)]

@@ -7,12 +7,11 @@ only metric. The published numbers are in the space of CLIP ViT-L/14 at 336 pixe
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmark.contracts.records import Score
-from benchmark.contracts.tables import Table, Vectors
+from benchmark.contracts.tables import Table
 from benchmark.metrics._spaces import OneSpace, distance
-from benchmark.numbers.kernels import discrepancy, gaussian
+from benchmark.numbers.kernels import Array, discrepancy, gaussian
 
 _SIGMA, _SCALE = 10.0, 1000.0
 
@@ -25,8 +24,8 @@ class Cmmd(OneSpace):
 
     def score(self, generated: Table, reference: Table) -> list[Score]:
         """Return the distance `cmmd-<space>`, its estimate unbiased."""
-        x, y = (_unit(vectors) for vectors in self.vectors(generated, reference))
-        found = discrepancy(x, y, gaussian(_SIGMA))
+        x, y = self.vectors(generated, reference)
+        found = discrepancy(x, y, _kernel)
         return [
             distance(
                 self.named("cmmd"),
@@ -40,6 +39,6 @@ class Cmmd(OneSpace):
         ]
 
 
-def _unit(vectors: Vectors) -> NDArray[np.float64]:
-    unit: NDArray[np.float64] = vectors / np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
-    return unit
+def _kernel(x: Array, y: Array) -> Array:
+    """Return the Gaussian kernel of the unit vectors of every pair."""
+    return gaussian(_SIGMA)(*(vectors / np.linalg.norm(vectors, axis=1, keepdims=True) for vectors in (x, y)))

@@ -34,7 +34,7 @@ class Nearest(Metric):
         """Return the ratio `nearest-<space>`; its definition says among how many training images."""
         same_keys(generated, reference)
         (column,) = self.needs
-        found, real = (np.asarray(table.columns[column][:, 0], np.float64) for table in (generated, reference))
+        found, real = (np.asarray(table.columns[column][:], np.float64)[:, 0] for table in (generated, reference))
         if real.mean() == 0:
             raise UserError(
                 f"nearest-{label(self.space)}: all real images were trained on, so nothing says how far unseen ones lie"
@@ -52,7 +52,7 @@ class Nearest(Metric):
                 higher_is_better=True,
                 definition={
                     "estimator": "mean distance to the nearest training image, over that of real images",
-                    "num_training_images": int(reference.columns[column][0, 1]),
+                    "num_training_images": int(reference.columns[column][:1][0, 1]),
                 },
             )
         ]

@@ -1,6 +1,6 @@
 """Standard errors of statistics of N images: one jackknife for additive rows, blocks for everything else."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -59,19 +59,20 @@ def additive(rows: Array, statistic: Callable[[Array], Array]) -> Estimate:
     return _combine(float(statistic(total)), statistic(total - rows), n)
 
 
-def blocks(n: int, statistic: Callable[[NDArray[np.int64]], float], order: NDArray[np.int64]) -> Estimate:
-    """Return the delete-a-block jackknife over BLOCKS blocks of a seeded order of n observations.
+def parts(order: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Return BLOCKS blocks of a seeded order of n observations; of fewer, each is a block of its own."""
+    return np.array_split(order, min(BLOCKS, len(order)))
+
+
+def blocks(n: int, value: float, left_out: Sequence[float]) -> Estimate:
+    """Return the delete-a-block jackknife of a statistic of n observations.
 
     Args:
-        n: Number of observations; below BLOCKS, each is a block of its own.
-        statistic: Maps the kept positions to a value.
-        order: A permutation of 0 to n - 1.
+        n: Number of observations.
+        value: The statistic of all.
+        left_out: That of all but each of the `parts`.
     """
-    parts = np.array_split(order, min(BLOCKS, n))
-    everything = np.arange(n)
-    left_out = np.array([statistic(np.setdiff1d(everything, part, assume_unique=True)) for part in parts])
-    whole = _combine(statistic(everything), left_out, len(parts))
-    return replace(whole, n=n)
+    return replace(_combine(value, np.array(left_out), len(left_out)), n=n)
 
 
 def _combine(value: float, left_out: Array, groups: int) -> Estimate:

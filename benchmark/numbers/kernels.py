@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmark.contracts.tables import Vectors, in_blocks
+
 Array = NDArray[np.float64]
 Kernel = Callable[[Array, Array], Array]
-_BLOCK = 1024
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,13 @@ def gaussian(sigma: float) -> Kernel:
     return kernel
 
 
-def discrepancy(generated: NDArray[np.floating], reference: NDArray[np.floating], kernel: Kernel) -> Discrepancy:
+def discrepancy(generated: Vectors, reference: Vectors, kernel: Kernel) -> Discrepancy:
     """Return the MMD^2 of generated (N, D) to reference (M, D) vectors, N and M at least 2.
 
     The error is that of the generated set to this fixed reference: sd(2 (a - b)) / sqrt(N), a and b the mean kernel of
     each generated vector with the others and with the reference.
     """
-    x, y = np.asarray(generated, np.float64), np.asarray(reference, np.float64)
+    x, y = generated, reference
     own, across, other = _row_sums(x, x, kernel), _row_sums(x, y, kernel), _row_sums(y, y, kernel)
     own_self, other_self = _self(x, kernel), _self(y, kernel)
     n, m = len(x), len(y)
@@ -66,14 +67,11 @@ def discrepancy(generated: NDArray[np.floating], reference: NDArray[np.floating]
     )
 
 
-def _row_sums(x: Array, y: Array, kernel: Kernel) -> Array:
+def _row_sums(x: Vectors, y: Vectors, kernel: Kernel) -> Array:
     """Return the sum of the kernel of each row of x with all rows of y."""
-    blocks = range(0, len(x), _BLOCK), range(0, len(y), _BLOCK)
-    return np.concatenate(
-        [sum(kernel(x[i : i + _BLOCK], y[j : j + _BLOCK]).sum(axis=1) for j in blocks[1]) for i in blocks[0]]
-    )
+    return np.concatenate([sum(kernel(a, b).sum(axis=1) for (b,) in in_blocks(y)) for (a,) in in_blocks(x)])
 
 
-def _self(x: Array, kernel: Kernel) -> Array:
+def _self(x: Vectors, kernel: Kernel) -> Array:
     """Return the kernel of each row with itself."""
-    return np.array([float(kernel(row[None], row[None])[0, 0]) for row in x])
+    return np.array([float(kernel(row[None], row[None])[0, 0]) for (block,) in in_blocks(x) for row in block])

@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
+from benchmark.contracts.tables import Vectors, in_blocks
+
 Array = NDArray[np.float64]
-_BLOCK = 1024
 
 
 class Spread(NamedTuple):
@@ -17,12 +18,11 @@ class Spread(NamedTuple):
     influence: Array
 
 
-def mean_distance(vectors: NDArray[np.float32] | Array) -> Spread:
+def mean_distance(vectors: Vectors) -> Spread:
     """Return the mean Euclidean distance of two different vectors of (N, D), N at least 2.
 
     A U-statistic of two arguments: a vector's influence is twice the mean distance to the others, less that of all.
     """
-    x = np.asarray(vectors, np.float64)
-    sums = np.concatenate([cdist(x[i : i + _BLOCK], x).sum(axis=1) for i in range(0, len(x), _BLOCK)])
-    means = sums / (len(x) - 1)
+    sums = [sum(cdist(x, y).sum(axis=1) for (y,) in in_blocks(vectors)) for (x,) in in_blocks(vectors)]
+    means = np.concatenate(sums) / (len(vectors) - 1)
     return Spread(float(means.mean()), 2.0 * (means - means.mean()))

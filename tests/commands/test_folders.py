@@ -15,6 +15,7 @@ from benchmark.base.images import encode_png
 from benchmark.compare import Compare
 from benchmark.contracts.plugins import Encoder
 from benchmark.contracts.records import Record
+from benchmark.encoders.scenes import Scenes
 from benchmark.engine.datasets import BuiltDataset
 from benchmark.engine.imagesets import load_reference, read_images, write_image
 from benchmark.engine.runs import IMAGES
@@ -27,12 +28,13 @@ def home(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what another system drew, once and twice a key, and with pictures that follow nothing."""
     folder = tmp_path_factory.mktemp("foreign")
     reference = load_reference(BuiltDataset.open(tiny_dataset), "test", "seg", None)
-    noise = np.random.default_rng(0).integers(0, 256, reference.images.shape, dtype=np.uint8)
+    images = reference.images()
+    noise = np.random.default_rng(0).integers(0, 256, images.shape, dtype=np.uint8)
     for i, key in enumerate(reference.keys):
-        write_image(folder / "theirs", key, reference.images[i])
-        write_image(folder / "twice", f"{key}_0", reference.images[i])
-        write_image(folder / "twice", f"{key}_1", cv2.GaussianBlur(reference.images[i], (5, 5), 0))
-        write_image(folder / "blurred", key, cv2.GaussianBlur(reference.images[i], (5, 5), 0))
+        write_image(folder / "theirs", key, images[i])
+        write_image(folder / "twice", f"{key}_0", images[i])
+        write_image(folder / "twice", f"{key}_1", cv2.GaussianBlur(images[i], (5, 5), 0))
+        write_image(folder / "blurred", key, cv2.GaussianBlur(images[i], (5, 5), 0))
         write_image(folder / "noise", key, noise[i])
     return folder
 
@@ -42,6 +44,7 @@ def asked(images: Path, home: Path, dataset: Path, results: Path) -> list[str]:
     floor = ["--no-control", str(home / "noise"), "--base", "scenes-tiny"]
     metrics = ["--metric", "fd", "--metric", "clip_score"]
     where = ["--images", str(images), "--dataset", str(dataset), "--results", str(results)]
+    where += ["--cache", str(home / "cache")]
     return [*where, "--cond", "seg", *floor, *metrics]
 
 
@@ -66,6 +69,37 @@ def scored(folder: Path) -> Record:
 
 def last_error(capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_vectors_are_kept_for_the_next_metric_and_belong_to_the_images_alone(
+    words: Words, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(home / "blurred", tmp_path / "copied")
+    assert evaluate.main(words("blurred")) == 0
+    first = scored(tmp_path)
+    seen: list[int] = []
+
+    def encode(self: Scenes, images: Images) -> NDArray[np.float32]:
+        seen.append(len(images))
+        return unpatched(self, images)
+
+    unpatched = Scenes.encode
+    monkeypatch.setattr(Scenes, "encode", encode)
+    assert evaluate.main(words("copied", "--metric", "kid")) == 0
+    again = scored(tmp_path)
+    assert not seen
+    assert {score.name for score in again.scores} - {score.name for score in first.scores} == {"kid-scenes"}
+    assert again.scores[:2] == first.scores
+    one, *_ = sorted((tmp_path / "copied").glob("*.png"))
+    shutil.copy(home / "noise" / one.name, one)
+    assert evaluate.main(words("copied")) == 0
+    assert seen == [24]
+    assert scored(tmp_path).scores[0] != first.scores[0]
+    for path in (home / "cache").rglob("*.safetensors"):
+        path.write_bytes(path.read_bytes()[:-1] + b"\x99")
+    assert evaluate.main(words("blurred")) == 2
+    assert "is damaged; delete it and run the command again" in last_error(capsys)
+    shutil.rmtree(home / "cache")
 
 
 def test_real_images_given_as_a_folder_score_as_the_real_images(words: Words, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from benchmark.base.errors import UserError
 from benchmark.contracts.plugins import Annotator, Condition, Images, Map
 from benchmark.engine.datasets import BuiltDataset
 from benchmark.engine.imagesets import load_reference
-from benchmark.observation import Evidence, observe, read_back
+from benchmark.observation import Evidence, ReadBack
 
 
 @dataclass(frozen=True)
@@ -94,10 +94,12 @@ def test_a_referee_with_chance_draws_what_the_build_drew(photos: Path, tmp_path:
     assert build.main([*words, "--out", str(tmp_path / "set")]) == 0
     dataset, condition = BuiltDataset.open(tmp_path / "set"), registry.make(Condition, "canny")
     reference = load_reference(dataset, "train", "canny", None)
-    evidence = Evidence([reference.images], reference.images, reference.images, [reference.images])
+    images = reference.images()
+    evidence = Evidence(slice(0, len(images)), [images], images, images, [images])
     for referee, alike in (("random_canny", True), ("random_canny,seed=1", False), ("canny", False)):
-        rows = observe(condition, read_back(condition, registry.make(Annotator, referee), reference, evidence))
-        assert (condition.scores(rows["real"].sum(axis=0))["f1"] == 1.0) == alike
+        reading = ReadBack(condition, registry.make(Annotator, referee), reference)
+        reading.see(evidence)
+        assert (condition.scores(reading.rows["real"].sum(axis=0))["f1"] == 1.0) == alike
 
 
 def test_an_annotator_of_other_classes_is_refused() -> None:

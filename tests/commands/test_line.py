@@ -202,7 +202,7 @@ def test_nearest_is_the_distance_to_the_images_of_the_run_and_no_others(
     trees = KDTree(scenes.encode(np.stack([decode_rgb(rows[i]["image"]["bytes"]) for i in chosen])))
     reference = imagesets.load_reference(dataset, "test", "seg", 24)
     drawn = imagesets.read_images(home / "runs/images/few", reference.keys, 64)
-    near = [trees.query(scenes.encode(images))[0].mean() for images in (drawn, reference.images)]
+    near = [trees.query(scenes.encode(images))[0].mean() for images in (drawn, reference.images())]
     assert score.name == "nearest-scenes"
     assert score.value == pytest.approx(near[0] / near[1], rel=1e-4)
     assert score.definition["num_training_images"] == 40

@@ -67,6 +67,7 @@ def test_they_are_scored_as_samples_against_a_floor_of_as_many(
     images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--images", str(images / "some"), "--metric", "clip_score", "--results", str(tmp_path)]
+    words += ["--cache", str(tmp_path)]
     assert evaluate.main(words) == 2
     command = capsys.readouterr().err.partition("python -m benchmark.generate ")[2]
     assert generate.main(shlex.split(command)) == 0

@@ -81,22 +81,25 @@ def pipeline(case: Case) -> Any:
     return made
 
 
-def ours(case: Case, control: torch.nn.Module | None, image: Tensor) -> Tensor:
-    settings = Sampling(STEPS, case.base.guidance_scale, scheduler=SOLVERS[case.kind])
+def ours(case: Case, control: torch.nn.Module | None, image: Tensor, negative: str = "") -> Tensor:
+    settings = Sampling(STEPS, case.base.guidance_scale, scheduler=SOLVERS[case.kind], negative_prompt=negative)
     return sample(case.base, control, initial_latents(case.base, SIDE, ["a", "b"], 0), PROMPTS, image, settings)
 
 
-def test_diffusers_pipeline_draws_the_same_images(case: Case, image: Tensor) -> None:
+@pytest.mark.parametrize("negative", ["", "worst quality, low quality"])
+def test_diffusers_pipeline_draws_the_same_images(case: Case, image: Tensor, negative: str) -> None:
     theirs = pipeline(case)(
         PROMPTS,
+        negative_prompt=[negative] * len(PROMPTS) if negative else None,
         image=image,
         latents=initial_latents(case.base, SIDE, ["a", "b"], 0),
         num_inference_steps=STEPS,
         guidance_scale=case.base.guidance_scale,
         output_type="pt",
     ).images
-    mine = ours(case, case.control, image)
+    mine = ours(case, case.control, image, negative)
     torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-4)
+    assert negative == "" or not torch.equal(mine, ours(case, case.control, image))
     assert float((mine - ours(case, None, image)).abs().max()) > 1e-2
 
 
@@ -176,7 +179,7 @@ def test_xl_is_trained_drawn_and_scored_by_the_commands(xl: Case, tiny_dataset: 
     assert generate.main([*drawn, "--run", run, "--out", images]) == 0
     assert generate.main([*drawn, "--base", str(xl.folder), "--out", f"{images}-alone"]) == 0
     scored = ["--images", images, "--no-control", f"{images}-alone", "--metric", "diversity"]
-    assert evaluate.main([*scored, "--results", str(tmp_path / "results")]) == 0
+    assert evaluate.main([*scored, "--results", str(tmp_path / "results"), "--cache", str(tmp_path)]) == 0
     (record,) = (tmp_path / "results").rglob("*.json")
     assert json.loads(record.read_text())["training"]["base"] == str(xl.folder)
     assert json.loads((tmp_path / "images" / "images.json").read_text())["config"]["sampling"]["guidance_scale"] == 5.0

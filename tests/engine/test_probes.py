@@ -57,7 +57,7 @@ def test_an_error_measure_grows_towards_control_too(base: Base, tiny_dataset: Pa
 
 def test_what_is_drawn_depends_on_the_key_not_on_its_neighbours(base: Base, probe: Probe) -> None:
     keys, captions = probe.reference.keys, probe.reference.captions
-    blank = probe.reference.images * 0
+    blank = probe.reference.images() * 0
     together = draw(base, None, keys, captions, blank, SETTINGS)
     alone = draw(base, None, keys[1:2], captions[1:2], blank[1:2], SETTINGS)
     assert abs(together[1].astype(int) - alone[0]).max() <= 1

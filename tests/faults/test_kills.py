@@ -98,15 +98,16 @@ def drawn(faults: Faults, tiny_dataset: Path, tmp_path: Path) -> Path:
 
 
 def test_evaluations_that_are_killed(faults: Faults, drawn: Path) -> None:
-    words = ["evaluate", "--images", "images", "--no-control", "floor", "--results"]
-    faults.run([*words, "whole"], drawn)
+    common = ["evaluate", "--images", "images", "--no-control", "floor"]
+    faults.run([*common, "--results", "whole"], drawn)
     wanted = lasting(drawn / "whole")
     for i in range(faults.kills):
         folder = drawn / f"round-{i}"
-        faults.kill([*words, folder.name], drawn, folder, len(wanted))
+        words = [*common, "--cache", f"cache-{i}", "--results", folder.name]
+        faults.kill(words, drawn, folder, len(wanted))
         left = lasting(folder)
         assert left == wanted or not any(name.endswith(".json") for name in left)
-        faults.run([*words, folder.name], drawn)
+        faults.run(words, drawn)
         assert lasting(folder) == wanted
 
 

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torchmetrics.image.fid import _compute_fid
 
+from benchmark.contracts import tables
 from benchmark.numbers.frechet import Gaussian, frechet_distance, influence
 
 Array = NDArray[np.float64]
@@ -129,6 +130,31 @@ def test_the_cheaper_form_for_few_vectors_changes_nothing(n: int) -> None:
     assert frechet_distance(few, reference) == pytest.approx(frechet_distance(full, reference), rel=2e-6)
     psi, expected = influence(x, few, reference), influence(x, full, reference)
     assert psi == pytest.approx(expected, abs=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("n", [20, 33, 34, 90])
+def test_leaving_a_part_out_is_fitting_the_rest(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Around n = 32 the parts are left out of few and of many vectors."""
+    x, reference = _vectors(n, 32, 22, 0.3), Gaussian.fit(_vectors(200, 32, 23))
+    parts = np.array_split(np.random.default_rng(0).permutation(n), 7)
+    expected = [Gaussian.fit(np.delete(x, part, axis=0)) for part in parts]
+    monkeypatch.setattr(tables, "BLOCK", 16)
+    found = list(Gaussian.fit(x).without(x, parts))
+    assert [one.n for one in found] == [one.n for one in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert one.mean == pytest.approx(other.mean, abs=1e-12)
+        assert np.allclose(one.covariance, other.covariance, atol=1e-12)
+        assert frechet_distance(one, reference) == pytest.approx(frechet_distance(other, reference), rel=1e-9)
+
+
+def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, reference = _vectors(90, 12, 24, 0.3), Gaussian.fit(_vectors(200, 12, 25))
+    whole = Gaussian.fit(x)
+    psi = influence(x, whole, reference)
+    monkeypatch.setattr(tables, "BLOCK", 16)
+    pieces = Gaussian.fit(x)
+    assert np.allclose(pieces.covariance, whole.covariance, rtol=1e-12, atol=1e-14)
+    assert influence(x, pieces, reference) == pytest.approx(psi, rel=1e-9)
 
 
 def test_influences_cancel() -> None:

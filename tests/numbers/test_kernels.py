@@ -5,6 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics.pairwise import polynomial_kernel
 
+from benchmark.contracts import tables
 from benchmark.numbers import kernels
 from benchmark.numbers.kernels import discrepancy, gaussian, polynomial
 
@@ -17,7 +18,7 @@ def draws(n: int, seed: int, shift: float = 0.0) -> NDArray[np.float32]:
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = draws(70, 0, 0.2), draws(45, 1)
     whole = discrepancy(x, y, polynomial)
-    monkeypatch.setattr(kernels, "_BLOCK", 16)
+    monkeypatch.setattr(tables, "BLOCK", 16)
     parts = discrepancy(x, y, polynomial)
     assert (parts.biased, parts.unbiased, parts.stderr) == pytest.approx((whole.biased, whole.unbiased, whole.stderr))
 

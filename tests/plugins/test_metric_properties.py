@@ -1,4 +1,7 @@
-"""What holds for every metric, whatever the type of vectors, the split into parts and the order they are merged in."""
+"""What holds for every metric, whatever the type of vectors and the pieces in which they come."""
+
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +13,8 @@ from benchmark import registry
 from benchmark.base.errors import UserError
 from benchmark.contracts.plugins import Metric
 from benchmark.contracts.records import Score
-from benchmark.contracts.tables import sorted_table
+from benchmark.contracts.tables import Table, Vectors
+from benchmark.engine.vectors import VectorWriter
 
 Array = NDArray[np.float64]
 WIDTH = 16
@@ -35,12 +39,12 @@ def columns(name: str, x: Array, dtype: DTypeLike = np.float64) -> dict[str, NDA
     return made
 
 
-def keys(n: int) -> list[str]:
-    return [f"{i:04d}" for i in range(n)]
+def keys(n: int) -> tuple[str, ...]:
+    return tuple(f"{i:04d}" for i in range(n))
 
 
 def scored(name: str, x: Array, y: Array, dtype: DTypeLike = np.float64) -> Score:
-    generated, reference = (sorted_table(keys(len(z)), columns(name, z, dtype)) for z in (x, y))
+    generated, reference = (Table(keys(len(z)), columns(name, z, dtype)) for z in (x, y))
     (score,) = registry.make(Metric, name).score(generated, reference)
     return score
 
@@ -48,17 +52,19 @@ def scored(name: str, x: Array, y: Array, dtype: DTypeLike = np.float64) -> Scor
 @every_metric
 @given(data=st.data())
 @settings(max_examples=6, deadline=None)
-def test_parts_merged_in_any_order_give_the_same_bits(name: str, data: st.DataObject) -> None:
+def test_vectors_kept_in_pieces_of_any_size_give_the_same_bits(name: str, data: st.DataObject) -> None:
     x, y = vectors(60, 0, 0.2), vectors(60, 1)
     cuts = sorted(data.draw(st.sets(st.integers(1, 59), max_size=4)))
-    parts = data.draw(st.permutations(np.split(np.arange(60), cuts)))
-    order = np.concatenate(parts)
-    made = columns(name, x)
-    merged = sorted_table(
-        [keys(60)[i] for i in order], {k: np.concatenate([v[p] for p in parts]) for k, v in made.items()}
-    )
-    (score,) = registry.make(Metric, name).score(merged, sorted_table(keys(60), columns(name, y)))
-    assert score == scored(name, x, y)
+    with tempfile.TemporaryDirectory() as folder:
+        kept: dict[str, Vectors] = {}
+        for i, (column, made) in enumerate(columns(name, x, np.float32).items()):
+            writer = VectorWriter(Path(folder) / f"{i}.safetensors")
+            for piece in np.split(made.astype(np.float32), cuts):
+                writer.add(piece)
+            kept[column] = writer.keep()
+        reference = Table(keys(60), columns(name, y, np.float32))
+        (score,) = registry.make(Metric, name).score(Table(keys(60), kept), reference)
+    assert score == scored(name, x, y, np.float32)
 
 
 @every_metric

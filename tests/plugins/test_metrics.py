@@ -16,7 +16,7 @@ from torchmetrics.image.kid import poly_mmd
 from benchmark import registry
 from benchmark.base.errors import UserError
 from benchmark.contracts.plugins import Metric
-from benchmark.contracts.tables import Table, sorted_table
+from benchmark.contracts.tables import Table
 from benchmark.numbers.frechet import Gaussian, frechet_distance
 
 Array = NDArray[np.float32]
@@ -41,14 +41,9 @@ def _table(n: int, seed: int, shift: float = 0.0) -> Table:
 
 
 @pytest.mark.parametrize("name", registry.names(Metric))
-def test_every_metric_gives_finite_scores_that_do_not_depend_on_the_order_of_rows(name: str) -> None:
-    metric = registry.make(Metric, name)
-    generated, reference = _table(200, 0, 0.1), _table(200, 10)
-    order = np.random.default_rng(0).permutation(200)
-    mixed = sorted_table([generated.keys[i] for i in order], {k: v[order] for k, v in generated.columns.items()})
-    scores, again = metric.score(generated, reference), metric.score(mixed, reference)
+def test_every_metric_gives_finite_scores_with_intervals(name: str) -> None:
+    scores = registry.make(Metric, name).score(_table(200, 0, 0.1), _table(200, 10))
     assert scores
-    assert scores == again
     for score in scores:
         assert score.stderr > 0
         assert score.low < score.estimate < score.high
@@ -112,14 +107,14 @@ def test_fd_refuses_tables_of_different_samples() -> None:
 
 def test_fd_does_not_care_for_the_order_of_the_space() -> None:
     generated, reference = _table(200, 0, 0.1), _table(200, 10)
-    turned = [Table(t.keys, {"scenes": t.columns["scenes"][:, ::-1]}) for t in (generated, reference)]
+    turned = [Table(t.keys, {"scenes": t.columns["scenes"][:][:, ::-1]}) for t in (generated, reference)]
     a, b = registry.make(Metric, "fd").score(generated, reference)[0], registry.make(Metric, "fd").score(*turned)[0]
     assert (a.value, a.estimate, a.stderr) == pytest.approx((b.value, b.estimate, b.stderr))
 
 
 def test_clip_score_is_the_mean_cosine_in_percent() -> None:
     table = _table(150, 3)
-    image, text = (table.columns[name].astype(np.float64) for name in ("clip", "clip_text"))
+    image, text = (table.columns[name][:].astype(np.float64) for name in ("clip", "clip_text"))
     cosines = torch.nn.functional.cosine_similarity(torch.from_numpy(image), torch.from_numpy(text)).numpy()
     (score,) = registry.make(Metric, "clip_score").score(table, table)
     assert score.value == score.estimate == pytest.approx(100 * cosines.mean(), rel=1e-5)
@@ -154,7 +149,7 @@ class _Lookup:
 
 def test_clip_score_is_that_of_torchmetrics() -> None:
     table = _table(60, 4)
-    toy = _Lookup(table.columns["clip"], table.columns["clip_text"])
+    toy = _Lookup(table.columns["clip"][:], table.columns["clip_text"][:])
     pictures = [torch.full((3, 2, 2), float(i)) for i in range(60)]
     theirs, n = _clip_score_update(pictures, [str(i) for i in range(60)], toy, toy)
     (score,) = registry.make(Metric, "clip_score").score(table, table)
@@ -188,7 +183,7 @@ def test_kid_of_two_halves_of_one_world_is_nothing_on_average_and_a_shift_is_see
 def test_cmmd_is_a_thousand_squared_discrepancies_of_unit_vectors() -> None:
     generated, reference = _table(200, 0, 0.1), _table(200, 10)
     (score,) = registry.make(Metric, "cmmd").score(generated, reference)
-    x, y = (table.columns["clip"].astype(np.float64) for table in (generated, reference))
+    x, y = (table.columns["clip"][:].astype(np.float64) for table in (generated, reference))
     inside, outside, across = (rbf_kernel(a, b, gamma=1 / 200) for a, b in ((x, x), (y, y), (x, y)))
     others = ~np.eye(200, dtype=bool)
     assert score.name == "cmmd-clip"
@@ -201,14 +196,14 @@ def test_cmmd_is_a_thousand_squared_discrepancies_of_unit_vectors() -> None:
 
 def test_cmmd_does_not_care_for_the_length_of_the_vectors() -> None:
     generated, reference = _table(100, 0, 0.1), _table(100, 10)
-    longer = Table(generated.keys, {"clip": 3 * generated.columns["clip"]})
+    longer = Table(generated.keys, {"clip": 3 * generated.columns["clip"][:]})
     a, b = (registry.make(Metric, "cmmd").score(table, reference)[0] for table in (generated, longer))
     assert a.value == pytest.approx(b.value, rel=1e-5)
 
 
 def test_diversity_is_the_mean_distance_of_two_images_over_that_of_two_real_ones() -> None:
     generated, reference = _table(150, 0), _table(150, 10)
-    generated.columns["scenes"] *= 0.5
+    generated = Table(generated.keys, {"scenes": generated.columns["scenes"][:] / 2})
     (score,) = registry.make(Metric, "diversity").score(generated, reference)
     expected = pdist(generated.columns["scenes"]).mean() / pdist(reference.columns["scenes"]).mean()
     assert score.value == pytest.approx(expected, rel=1e-5)
@@ -221,17 +216,16 @@ def test_the_error_of_diversity_is_that_of_leaving_out_samples() -> None:
     left_out = []
     for i in range(80):
         kept = [j for j in range(80) if j != i]
-        halves = [
-            Table(tuple(t.keys[j] for j in kept), {"scenes": t.columns["scenes"][kept]}) for t in (generated, reference)
-        ]
+        keys, sides = tuple(generated.keys[j] for j in kept), (generated, reference)
+        halves = [Table(keys, {"scenes": side.columns["scenes"][:][kept]}) for side in sides]
         left_out.append(diversity.score(*halves)[0].value)
     expected = np.sqrt(79 * np.var(left_out))
     assert diversity.score(generated, reference)[0].stderr == pytest.approx(expected, rel=0.05)
 
 
 def test_one_picture_for_all_has_no_diversity_and_cannot_be_a_reference() -> None:
-    varied, alike = _table(50, 0), _table(50, 1)
-    alike.columns["scenes"][:] = 1.0
+    varied = _table(50, 0)
+    alike = Table(varied.keys, {"scenes": np.ones((50, 64))})
     assert registry.make(Metric, "diversity").score(alike, varied)[0].value == 0.0
     with pytest.raises(UserError, match="the reference images are all alike"):
         registry.make(Metric, "diversity").score(varied, alike)
@@ -273,7 +267,7 @@ def test_tables_refuse_what_cannot_be_trusted() -> None:
         Table(("a",), {"x": np.array([[np.nan]])})
 
 
-def test_sorted_table_keeps_rows_with_their_keys() -> None:
-    table = sorted_table(["b", "c", "a"], {"x": np.array([2, 3, 1])})
-    assert table.keys == ("a", "b", "c")
-    assert table.columns["x"].tolist() == [1, 2, 3]
+@pytest.mark.parametrize("keys", [("b", "a"), ("a", "a")])
+def test_a_table_out_of_order_is_refused(keys: tuple[str, ...]) -> None:
+    with pytest.raises(UserError, match="have to be sorted and each there once"):
+        Table(keys, {"x": np.zeros((2, 1))})
