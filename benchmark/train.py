@@ -1,8 +1,9 @@
 """Fit a ControlNet on a frozen base: `python -m benchmark.train --dataset DIR --cond seg`."""
 
 import importlib.util
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,18 +20,21 @@ from benchmark.contracts.plugins import Annotator, Condition, Method
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from benchmark.engine.bases import Base
     from benchmark.engine.datasets import BuiltDataset
     from benchmark.engine.probes import Probe
     from benchmark.engine.ranks import Ranks
-    from benchmark.engine.reader import EncodedMaps, TrainingData
+    from benchmark.engine.reader import TrainingData
+    from benchmark.engine.stored import Packed
     from benchmark.engine.training import Recipe
 
 # Measured for scenes-tiny (docs/LOG.md); the paper's rate for Stable Diffusion.
 _LEARNING_RATES = {"scenes-tiny": 6e-4}
 _DEFAULT_LEARNING_RATE = 1e-5
-_RENDERED = 2 * 2**30  # bytes of conditioning images that are held rendered; of more, what they are rendered from
+_IN_MEMORY = 2 * 2**30  # bytes of latents, and of conditioning images, that are held; more are read as steps need them
+_TOKENIZED = 4096  # captions at a time
 
 
 @dataclass(frozen=True)
@@ -220,9 +224,12 @@ def load_data(base: "Base", dataset: "BuiltDataset", condition: Condition, form:
     Raises:
         UserError: Too few pairs, for the subset or for a batch, or a resolution the base cannot take.
     """
+    import numpy as np
+    import torch
+
     from benchmark.engine.corruptions import corrupted
     from benchmark.engine.latents import moments_at
-    from benchmark.engine.reader import TrainingData, choose_rows
+    from benchmark.engine.reader import EncodedMaps, TrainingData, choose_rows
 
     resolution = dataset.plan.resolution
     if resolution % (base.latent_scale * 8):
@@ -234,35 +241,59 @@ def load_data(base: "Base", dataset: "BuiltDataset", condition: Condition, form:
     if form.batch > len(chosen):
         raise UserError(f"a batch of {form.batch} is larger than the {len(chosen)} training pairs; lower --batch")
     view = corrupted([keys[i] for i in chosen], form.corrupt, named_seeds(form)["subset"])
-    wanted = set(chosen.tolist())
-    rows = {i: row for i, row in enumerate(dataset.rows("train", ["caption", column])) if i in wanted}
-    maps = [rows[i][column]["bytes"] for i in chosen[view.maps]]
     shards = [(dataset.folder / c.file, c.num_ok) for c in dataset.commits("train") if c.file is not None]
+    moments = moments_at(base, shards, dataset.places("train")[chosen[view.images]], form.cache)
+    captions, maps = _captions_and_maps(dataset, column, set(chosen.tolist()), form.cache)
+    rank = np.argsort(np.argsort(chosen))  # captions and maps are in the dataset's order
+    images = EncodedMaps(maps, rank[view.maps], view.shifted, _renderer(condition, resolution))
     return TrainingData(
-        moments=moments_at(base, shards, dataset.places("train")[chosen[view.images]], form.cache),
-        images=_conditioning(condition, resolution, maps, view.shifted),
-        token_ids=base.token_ids([rows[i]["caption"] or "" for i in chosen[view.captions]]),
+        moments=moments.in_memory() if 4 * math.prod(moments.shape) <= _IN_MEMORY else moments,
+        images=images.in_memory() if 3 * resolution**2 * len(images) <= _IN_MEMORY else images,
+        token_ids=_token_ids(base, captions)[torch.from_numpy(rank[view.captions])],
         empty_ids=base.token_ids([""])[0],
     )
 
 
-def _conditioning(
-    condition: Condition, resolution: int, maps: list[bytes], shifted: "NDArray[np.bool_]"
-) -> "NDArray[np.uint8] | EncodedMaps":
-    """Return the conditioning images of encoded maps, rendered once where they fit into `_RENDERED` bytes."""
+def _captions_and_maps(
+    dataset: "BuiltDataset", column: str, wanted: set[int], folder: Path
+) -> "tuple[list[str], Packed]":
+    """Return captions and encoded maps of some training pairs, in the dataset's order, the maps in a file."""
+    from benchmark.engine.stored import Packed
+
+    captions: list[str] = []
+
+    def maps() -> Iterator[bytes]:
+        for i, row in enumerate(dataset.rows("train", ["caption", column])):
+            if i in wanted:
+                captions.append(row["caption"] or "")
+                yield row[column]["bytes"]
+
+    packed = Packed.of(maps(), folder)
+    return captions, packed
+
+
+def _token_ids(base: "Base", captions: Sequence[str]) -> "Tensor":
+    """Return token ids (N, length), half as wide as the tokenizer's: those of a million captions fill 308 MB."""
+    import torch
+
+    parts = [captions[i : i + _TOKENIZED] for i in range(0, len(captions), _TOKENIZED)]
+    return torch.cat([base.token_ids(part).to(torch.int32) for part in parts])
+
+
+def _renderer(
+    condition: Condition, resolution: int
+) -> "Callable[[Sequence[bytes], NDArray[np.bool_]], NDArray[np.uint8]]":
+    """Return what renders encoded maps as conditioning images, some of them moved."""
     import numpy as np
 
     from benchmark.engine.corruptions import shift
-    from benchmark.engine.reader import EncodedMaps
 
     def render(encoded: Sequence[bytes], moved: "NDArray[np.bool_]") -> "NDArray[np.uint8]":
         images = np.stack([condition.render(condition.decode(data), resolution) for data in encoded])
         images[moved] = shift(images[moved])
         return images
 
-    if 3 * resolution**2 * len(maps) > _RENDERED:
-        return EncodedMaps(maps, shifted, render)
-    return render(maps, shifted)
+    return render
 
 
 def default_folder(form: Train, dataset: "BuiltDataset") -> Path:

@@ -1,6 +1,7 @@
 """Posterior moments of a dataset's images, encoded once for every run that uses them; keyed by content, not by run."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -22,8 +23,45 @@ _AT_A_TIME = 16 * _BATCH  # images of a subset that are decoded at once
 _DIGEST = "sha256"
 
 
-def moments_at(base: Base, shards: Sequence[tuple[Path, int]], places: NDArray[np.int64], cache: Path) -> Tensor:
-    """Return mean and standard deviation (N, 2, C, h, w), single precision, of the images at N places.
+@dataclass(frozen=True)
+class CachedMoments:
+    """Mean and standard deviation of N images, which lie in files that are read where they are asked for.
+
+    Attributes:
+        files: The moments (n, 2, C, h, w) of each file, mapped and not read.
+        file: In which of them each image's are, (N,).
+        row: And in which row of it, (N,).
+    """
+
+    files: Sequence[Tensor]
+    file: NDArray[np.int64]
+    row: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """Return N."""
+        return len(self.row)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, 2, C, h, w)."""
+        return (len(self), *self.files[0].shape[1:])
+
+    def __getitem__(self, at: Tensor) -> Tensor:
+        """Return the moments of B images, (B, 2, C, h, w), single precision."""
+        found = torch.empty(len(at), *self.files[0].shape[1:])
+        file, row = self.file[at.numpy()], self.row[at.numpy()]
+        order = np.argsort(file, kind="stable")
+        for here in np.split(order, np.flatnonzero(np.diff(file[order])) + 1):
+            found[torch.from_numpy(here)] = self.files[file[here[0]]][torch.from_numpy(row[here])]
+        return found
+
+    def in_memory(self) -> Tensor:
+        """Return all, (N, 2, C, h, w)."""
+        return self[torch.arange(len(self))]
+
+
+def moments_at(base: Base, shards: Sequence[tuple[Path, int]], places: NDArray[np.int64], cache: Path) -> CachedMoments:
+    """Return the moments of the images at N places, which are encoded where the cache does not hold them.
 
     A cache file is named by the shard's and the autoencoder's content: any run may share it, none can mistake it. Of
     shards of which less than half is wanted only that is encoded: a thousand pairs of a million lie in as many shards.
@@ -37,25 +75,24 @@ def moments_at(base: Base, shards: Sequence[tuple[Path, int]], places: NDArray[n
     order = np.argsort(places, kind="stable")
     ends = np.cumsum([count for _, count in shards])
     folder, start = cache / base.vae_sha256[:12], 0
-    found: list[tuple[NDArray[np.int64], Tensor]] = []
+    files: list[Tensor] = []
+    file, row = np.empty((2, len(places)), np.int64)
     loose: list[tuple[NDArray[np.int64], Path, NDArray[np.int64]]] = []
     for (shard, count), end, cut in zip(shards, ends, np.searchsorted(places[order], ends), strict=True):
         here, start = order[start:cut], cut
         rows = places[here] - (end - count)
         if len(here) and (whole := _of_shard(base, shard, count, len(np.unique(rows)), folder)) is not None:
-            found.append((here, whole[torch.from_numpy(rows)]))
+            file[here], row[here] = len(files), rows
+            files.append(whole)
         elif len(here):
             loose.append((here, shard, rows))
     if loose:
-        wanted = [(shard, np.unique(rows)) for _, shard, rows in loose]
-        some, first = _of_rows(base, wanted, folder), 0
+        wanted, first = [(shard, np.unique(rows)) for _, shard, rows in loose], 0
         for (here, _, rows), (_, distinct) in zip(loose, wanted, strict=True):
-            found.append((here, some[torch.from_numpy(first + np.searchsorted(distinct, rows))]))
+            file[here], row[here] = len(files), first + np.searchsorted(distinct, rows)
             first += len(distinct)
-    moments = torch.empty(len(places), *found[0][1].shape[1:])
-    for here, part in found:
-        moments[torch.from_numpy(here)] = part
-    return moments
+        files.append(_of_rows(base, wanted, folder))
+    return CachedMoments(files, file, row)
 
 
 def _of_shard(base: Base, shard: Path, count: int, wanted: int, folder: Path) -> Tensor | None:
@@ -87,13 +124,15 @@ def _images(shard: Path, rows: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
 
 
 def _kept(path: Path, moments: Tensor) -> Tensor:
-    """Put moments into the cache."""
+    """Put moments into the cache; return them as they lie there, so that memory is free of them."""
     save_tensors(path, {"moments": moments}, {_DIGEST: _digest(moments)})
-    return moments
+    kept = _read(path)
+    assert kept is not None
+    return kept
 
 
 def _read(path: Path) -> Tensor | None:
-    """Return what a cache file holds, or None where there is none, or one from before it held its hash.
+    """Return what a cache file holds, mapped, or None where there is none, or one from before it held its hash.
 
     Raises:
         UserError: It is damaged: a wrong bit would train on other pictures without a word.

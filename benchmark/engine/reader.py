@@ -11,6 +11,8 @@ from torch import Tensor
 
 from benchmark.base.errors import UserError
 from benchmark.base.seeds import Stream, hash64
+from benchmark.engine.latents import CachedMoments
+from benchmark.engine.stored import Packed
 
 
 @dataclass(frozen=True)
@@ -18,36 +20,42 @@ class EncodedMaps:
     """N conditioning images that are rendered when they are asked for: at 512 pixels, 50,000 would fill 39 GB.
 
     Attributes:
-        maps: N encoded maps.
+        maps: Encoded maps.
+        map_of: Which of them each image shows, (N,).
         shifted: Whether (N,) the image is moved.
         render: Gives images uint8 (B, H, W, 3) of so many encoded maps, some of them moved.
     """
 
-    maps: Sequence[bytes]
+    maps: Packed
+    map_of: NDArray[np.int64]
     shifted: NDArray[np.bool_]
     render: Callable[[Sequence[bytes], NDArray[np.bool_]], NDArray[np.uint8]]
 
     def __len__(self) -> int:
         """Return the number of images."""
-        return len(self.maps)
+        return len(self.map_of)
 
     def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return the images of rows (B,), uint8 (B, H, W, 3)."""
-        return self.render([self.maps[row] for row in rows.tolist()], self.shifted[rows])
+        return self.render([self.maps[at] for at in self.map_of[rows].tolist()], self.shifted[rows])
+
+    def in_memory(self) -> NDArray[np.uint8]:
+        """Return all, rendered."""
+        return self[np.arange(len(self))]
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Everything a step needs, in memory.
+    """Everything a step needs.
 
     Attributes:
-        moments: Latent mean and standard deviation (N, 2, C, h, w).
+        moments: Latent mean and standard deviation (N, 2, C, h, w), in memory or in files.
         images: Conditioning images, uint8 (N, H, W, 3), or what renders them.
-        token_ids: (N, length).
+        token_ids: (N, length), of any width.
         empty_ids: Token ids (length,) of the empty prompt.
     """
 
-    moments: Tensor
+    moments: Tensor | CachedMoments
     images: NDArray[np.uint8] | EncodedMaps
     token_ids: Tensor
     empty_ids: Tensor
@@ -119,7 +127,7 @@ def draw_batch(
     posterior, noise = (torch.from_numpy(stream.normal(shape)) for _ in range(2))
     timesteps = torch.from_numpy((stream.raw(len(rows)) % np.uint64(1000)).astype(np.int64))
     dropped = torch.from_numpy(stream.uniform(len(rows)) < empty_prompt_rate)
-    tokens = torch.where(dropped[:, None], data.empty_ids, data.token_ids[torch.from_numpy(rows)])
+    tokens = torch.where(dropped[:, None], data.empty_ids, data.token_ids[torch.from_numpy(rows)].long())
     image = torch.from_numpy(data.images[rows]).permute(0, 3, 1, 2).float() / 255
     latents = (moments[:, 0] + moments[:, 1] * posterior) * scaling_factor
     return Batch(latents, noise, timesteps, tokens, image)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from datasets import load_dataset
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
@@ -261,8 +262,8 @@ def test_training_reads_the_latents_of_the_rows_it_names(alike: Alike, tmp_path:
     rows = list(dataset.rows("train", ["key", "image", "cond_canny"]))
     expected = encode_moments(base, np.stack([decode_rgb(row["image"]["bytes"]) for row in rows]), "test")
     shown = [condition.render(condition.decode(row["cond_canny"]["bytes"]), SIDE) for row in rows]
-    found = []
-    for moments, image in zip(data.moments, data.images[np.arange(len(data))], strict=True):
+    found, every = [], np.arange(len(data))
+    for moments, image in zip(data.moments[torch.from_numpy(every)], data.images[every], strict=True):
         (place,) = [i for i, one in enumerate(shown) if (one == image).all()]
         np.testing.assert_allclose(moments, expected[place], atol=1e-4)
         found.append(place)

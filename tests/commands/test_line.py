@@ -341,7 +341,8 @@ def test_corruptions_reach_what_is_trained_on(base: Base, tiny_dataset: Path) ->
     )
     half = [(i + 30) % 60 for i in range(60)]
     maps, others, beside = (data.images[np.arange(60)] for data in (clean, dirty, moved))
-    assert torch.equal(dirty.moments, clean.moments)
+    every = torch.arange(60)
+    assert torch.equal(dirty.moments[every], clean.moments[every])
     assert np.array_equal(others, maps[half])
     assert torch.equal(dirty.token_ids, clean.token_ids[half])
     assert np.array_equal(beside[:, 4:, 4:], maps[:, :-4, :-4])

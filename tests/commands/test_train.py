@@ -22,6 +22,7 @@ from benchmark.base.errors import UserError
 from benchmark.base.files import sha256_file
 from benchmark.engine import runs
 from benchmark.engine.journal import journal, read_curve
+from benchmark.engine.latents import CachedMoments
 from benchmark.engine.reader import EncodedMaps
 
 # Trains in a forked process and counts the calls of functions; then once more, and each time kills the process after
@@ -302,18 +303,24 @@ def test_the_record_of_a_run_has_no_word_of_what_it_did_not_use(whole: Path) -> 
 
 
 @pytest.mark.parametrize("more", [[], ["--corrupt", "shifted_map=0.5", "--corrupt", "foreign_map=0.3"]])
-def test_maps_that_are_rendered_as_they_are_needed_give_the_same_bits(
+def test_latents_and_maps_that_are_read_as_they_are_needed_give_the_same_bits(
     more: list[str], pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert train.main(command(pairs, tmp_path / "held", *more)) == 0
-    asked, render = [], EncodedMaps.__getitem__
+    asked: dict[str, list[int]] = {"maps": [], "latents": []}
+    render, read = EncodedMaps.__getitem__, CachedMoments.__getitem__
 
-    def counted(maps: EncodedMaps, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        asked.append(len(rows))
+    def rendered(maps: EncodedMaps, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        asked["maps"].append(len(rows))
         return render(maps, rows)
 
-    monkeypatch.setattr(EncodedMaps, "__getitem__", counted)
-    monkeypatch.setattr(train, "_RENDERED", 0)
+    def taken(moments: CachedMoments, at: torch.Tensor) -> torch.Tensor:
+        asked["latents"].append(len(at))
+        return read(moments, at)
+
+    monkeypatch.setattr(EncodedMaps, "__getitem__", rendered)
+    monkeypatch.setattr(CachedMoments, "__getitem__", taken)
+    monkeypatch.setattr(train, "_IN_MEMORY", 0)
     assert train.main(command(pairs, tmp_path / "needed", *more)) == 0
-    assert asked == [2] * 6
+    assert asked == {"maps": [2] * 6, "latents": [2] * 6}
     assert contents(tmp_path / "needed") == contents(tmp_path / "held")

@@ -31,7 +31,7 @@ def write_images(folder: Path, images: Images) -> Path:
 def moments_of_shards(base: Base, shards: list[Path], cache: Path) -> torch.Tensor:
     """All moments of shard files."""
     sized = [(shard, ParquetFile(shard).metadata.num_rows) for shard in shards]
-    return moments_at(base, sized, np.arange(sum(count for _, count in sized)), cache)
+    return moments_at(base, sized, np.arange(sum(count for _, count in sized)), cache).in_memory()
 
 
 def cached_files(cache: Path) -> list[Path]:
@@ -60,7 +60,7 @@ def test_rows_come_from_the_shards_they_lie_in_and_in_the_order_asked_for(
     ]
     every = encode_moments(base, renders[:8], "all")
     for places in ([7, 0, 3, 3, 4, 2], [5], [1, 1, 1]):
-        moments = moments_at(base, shards, np.array(places), tmp_path / "cache")
+        moments = moments_at(base, shards, np.array(places), tmp_path / "cache").in_memory()
         assert torch.equal(moments, every[torch.tensor(places)])
 
 
@@ -74,15 +74,15 @@ def test_of_a_shard_of_which_little_is_wanted_only_that_is_encoded_and_kept(
         return encode_moments(base, images, what)
 
     monkeypatch.setattr(latents, "encode_moments", counted)
-    some = moments_at(base, [shard], np.array([6, 1, 6]), cache)
-    assert torch.equal(moments_at(base, [shard], np.array([1, 6]), cache), some[:2].flip(0))
+    some = moments_at(base, [shard], np.array([6, 1, 6]), cache).in_memory()
+    assert torch.equal(moments_at(base, [shard], np.array([1, 6]), cache).in_memory(), some[:2].flip(0))
     assert encoded == [2]
-    moments_at(base, [shard], np.array([1, 5]), cache)
+    moments_at(base, [shard], np.array([1, 5]), cache).in_memory()
     assert encoded == [2, 2]
-    every = moments_at(base, [shard], np.arange(4), cache)  # half of it: the whole, for all that comes
+    every = moments_at(base, [shard], np.arange(4), cache).in_memory()  # half of it: the whole, for all that comes
     assert encoded == [2, 2, 8]
-    assert torch.equal(moments_at(base, [shard], np.array([6, 1, 6]), cache), some)
-    assert torch.equal(moments_at(base, [shard], np.arange(4), cache), every)
+    assert torch.equal(moments_at(base, [shard], np.array([6, 1, 6]), cache).in_memory(), some)
+    assert torch.equal(moments_at(base, [shard], np.arange(4), cache).in_memory(), every)
     assert encoded == [2, 2, 8]
 
 
@@ -98,10 +98,10 @@ def test_what_little_is_wanted_of_several_shards_is_encoded_together(
 
     monkeypatch.setattr(latents, "encode_moments", counted)
     places = np.array([13, 5, 2, 5, 8, 9, 10])  # one row of three shards, one of them twice; three of another
-    moments = moments_at(base, shards, places, tmp_path / "cache")
+    moments = moments_at(base, shards, places, tmp_path / "cache").in_memory()
     assert encoded == [4, 3]
     assert torch.equal(moments, encode_moments(base, renders, "all")[torch.from_numpy(places)])
-    assert torch.equal(moments_at(base, shards, places, tmp_path / "cache"), moments)
+    assert torch.equal(moments_at(base, shards, places, tmp_path / "cache").in_memory(), moments)
     assert encoded == [4, 3]
 
 
