@@ -107,7 +107,8 @@ def write_samples(path: Path, record: Record, keys: Sequence[str]) -> None:
             )
     columns = {name: np.array(score.influence, np.float32) for name, score in record.measured.items()}
     buffer = BytesIO()
-    pq.write_table(pa.table({_KEY: list(keys), **columns}), buffer)
+    smallest = {"compression": "zstd", "use_dictionary": False, "use_byte_stream_split": list(columns)}
+    pq.write_table(pa.table({_KEY: list(keys), **columns}), buffer, write_statistics=False, **smallest)
     replace_file(path.with_suffix(_SAMPLES), buffer.getvalue())
 
 
