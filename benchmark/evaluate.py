@@ -319,6 +319,7 @@ def _record(form: Evaluate, question: Question, condition: Condition, subject: S
         environment={
             **provenance(command_line(form)),
             "training": _training_provenance(config["control"]),
+            "drawing": [_drawn_by(each[0].folder) for each in (subject.generated, subject.no_control)],
             "comparability": comparability,
         },
     )
@@ -349,6 +350,14 @@ def _training_provenance(control: dict[str, Any]) -> dict[str, Any] | None:
         return None
     provenance: dict[str, Any] = read_finished(Path(control["run"]), RUN)["provenance"]
     return provenance
+
+
+def _drawn_by(folder: Path) -> str | None:
+    """Return the command that made a folder of images; None of another system's."""
+    from benchmark.engine.imagesets import is_generated
+    from benchmark.engine.runs import IMAGES, read_finished
+
+    return str(read_finished(folder, IMAGES)["provenance"]["command"]) if is_generated(folder) else None
 
 
 def _metrics(form: Evaluate, reference: "Reference") -> dict[str, Metric]:

@@ -154,6 +154,12 @@ def trained_by(record: Record) -> list[str]:
     return [part["command"] for part in provenance.get("parts", [provenance]) if "command" in part]
 
 
+def drawn_by(record: Record) -> dict[str, str]:
+    """Return the commands that drew the images of a record and those without control, as far as they are known."""
+    commands = zip(("Drawn", "Without control"), record.environment.get("drawing", ()), strict=False)
+    return {what: command for what, command in commands if command}
+
+
 @dataclass(frozen=True)
 class Board:
     """What is shown: records that may be compared, what they say of the claims, and the pages besides each run's."""
@@ -206,7 +212,8 @@ def _environment(finalize: Callable[[object], object] | None = None) -> jinja2.E
     )
     numbers = (shown, shown_alone, shown_spread, shown_worst, shown_failures, shown_needed, shown_changes, shown_onsets)
     settings = (shown_pairs, shown_updates, shown_epochs, shown_values, shown_end, shown_width, shown_improvement)
-    helpers = (*numbers, *settings, one_line, trained_by, charts, profile_chart, comparisons, dials, dirt, together)
+    words = (one_line, trained_by, drawn_by)
+    helpers = (*numbers, *settings, *words, charts, profile_chart, comparisons, dials, dirt, together)
     environment.globals |= {helper.__name__: helper for helper in helpers}
     environment.globals |= {"onset": ONSET, "share": SHARE, "anchors": ANCHORS}
     return environment

@@ -64,6 +64,17 @@ def with_probes(path: Path, curve: dict[int, float]) -> None:
     path.with_suffix(".jsonl").write_text("\n".join(rows))
 
 
+def test_the_page_of_a_record_says_how_its_images_were_drawn(tmp_path: Path) -> None:
+    known = {"command": "a command", "drawing": [None, "python -m benchmark.generate --out <floor>"]}
+    for name, environment in (("old", {"command": "a command"}), ("new", known)):
+        write_record(tmp_path, made_up(name, 0.5).model_copy(update={"environment": environment}))
+    assert main(["--results", str(tmp_path)]) == 0
+    old, new = ((tmp_path / "site" / f"{name}.html").read_text() for name in ("old", "new"))
+    assert "<p>Without control by <code>python -m benchmark.generate --out &lt;floor&gt;</code></p>" in new
+    assert "Drawn by" not in new
+    assert "Without control by" not in old
+
+
 def board_of(*records: Record) -> list[list[tuple[str, int | None]]]:
     named = {Path(f"{record.evaluation_id}.json"): record for record in records}
     return [[(row.record.evaluation_id, row.group) for row in section.rows] for section in sections(named)]

@@ -101,6 +101,7 @@ def test_the_record_holds_the_commands_of_evaluation_and_of_training(line: Path)
     assert environment["command"].startswith("python -m benchmark.evaluate")
     assert environment["training"]["command"].startswith("python -m benchmark.train")
     assert environment["training"]["packages"]["torch"]
+    assert [command.split()[:3] for command in environment["drawing"]] == [["python", "-m", "benchmark.generate"]] * 2
 
 
 def test_a_checkpoint_may_be_the_referee(line: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
