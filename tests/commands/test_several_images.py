@@ -81,6 +81,18 @@ def test_they_are_scored_as_samples_against_a_floor_of_as_many(
     assert np.isfinite(record.floor_scores[0].stderr)
 
 
+def test_a_negative_prompt_is_on_record_and_the_floor_has_it_too(
+    images: Path, control: str, tiny_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--controlnet", control, "--cond", "seg", "--negative-prompt", "a blue sphere"]
+    assert draw(tiny_dataset, tmp_path / "away", *words) == 0
+    usual, away = (read_config(folder)["sampling"] for folder in (images / "one", tmp_path / "away"))
+    assert away == {**usual, "negative_prompt": "a blue sphere"}
+    assert not set(hashes(images / "one").values()) & set(hashes(tmp_path / "away").values())
+    assert evaluate.main(["--images", str(tmp_path / "away"), "--results", str(tmp_path)]) == 2
+    assert "--negative-prompt 'a blue sphere'" in capsys.readouterr().err
+
+
 def test_a_number_of_images_is_at_least_one(tiny_dataset: Path, tmp_path: Path) -> None:
     assert draw(tiny_dataset, tmp_path / "none", "--num-images-per-condition", "0") == 2
     assert not (tmp_path / "none").exists()
