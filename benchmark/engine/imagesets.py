@@ -241,7 +241,7 @@ def _content(folder: Path, keys: Sequence[str]) -> str:
             f"{folder} holds {len(others)} images of no sample, the first is {others[0]}; "
             "allowed: KEY.png for every key, or KEY_0.png, KEY_1.png, ... as many for each"
         )
-    return sha256(canonical_json([[name, sha256_file(image_path(folder, name))] for name in names]))
+    return ImageSet(folder, tuple(names)).content
 
 
 def read_config(folder: Path) -> dict[str, Any]:
