@@ -75,8 +75,9 @@ def generate(form: Generate) -> Path:
         UserError: A dataset, run, ControlNet or base that cannot be used, or other images in the folder.
     """
     from benchmark.engine import imagesets, runs
-    from benchmark.engine.bases import choose_device, load_base, refuse_unfit
+    from benchmark.engine.bases import load_base, refuse_unfit
     from benchmark.engine.datasets import BuiltDataset
+    from benchmark.engine.pretrained import choose_device
 
     asked, form = form, _of_tier(form)
     _check(form, imagesets.PROMPTS)

@@ -129,9 +129,10 @@ def pins(form: Train) -> Pins:
     Raises:
         UserError: The run is not there.
     """
-    from benchmark.engine.bases import choose_device, load_base
+    from benchmark.engine.bases import load_base
     from benchmark.engine.datasets import BuiltDataset
     from benchmark.engine.journal import read_curve
+    from benchmark.engine.pretrained import choose_device
     from benchmark.engine.reader import batch_rows, draw_batch
 
     assert form.out is not None

@@ -86,8 +86,8 @@ def train(form: Train) -> Path:
     Raises:
         UserError: A dataset, condition, method, base or tracker that cannot be used, or another run in the folder.
     """
-    from benchmark.engine.bases import choose_device
     from benchmark.engine.journal import check_tracker
+    from benchmark.engine.pretrained import choose_device
     from benchmark.engine.ranks import joined
 
     if form.tracker is not None:
@@ -99,8 +99,9 @@ def train(form: Train) -> Path:
 def _train(form: Train, ranks: "Ranks") -> Path:
     """Train as one of several ranks; the main one writes the record of the run."""
     from benchmark.engine import runs
-    from benchmark.engine.bases import choose_device, load_base
+    from benchmark.engine.bases import load_base
     from benchmark.engine.datasets import BuiltDataset
+    from benchmark.engine.pretrained import choose_device
     from benchmark.engine.training import Diverged, Trainee
     from benchmark.engine.training import train as fit
 

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoImageProcessor, PretrainedConfig
 from benchmark.annotators._hub import Weights, batches
 from benchmark.base.errors import UserError, first_line
 from benchmark.contracts.plugins import Annotator, Images, Map
-from benchmark.engine.bases import UNREADABLE, choose_device, quiet_libraries
+from benchmark.engine.pretrained import UNREADABLE, choose_device, load_whole, quiet_libraries
 
 _FILES = {"config": "config.json", "processor": "preprocessor_config.json"}
 
@@ -23,9 +23,7 @@ def _load(auto: Any, model: str, revision: str | None) -> Any:
     """Return a model kept for the next shard, in single precision on the best device there is."""
     quiet_libraries()
     try:
-        loaded = auto.from_pretrained(
-            model, revision=revision, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-        )
+        loaded = load_whole(auto, model, revision=revision, trust_remote_code=False)
     except UNREADABLE as error:
         reason = first_line(error)
         raise UserError(f"{model} cannot be loaded ({reason}); give a checkpoint with safetensors weights") from None

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from benchmark.base.errors import UserError, first_line
 from benchmark.base.files import sha256_file
 from benchmark.contracts.plugins import Annotator, Images, Map
-from benchmark.engine.bases import choose_device
+from benchmark.engine.pretrained import choose_device
 
 _BATCH_PIXELS = 2**21  # eight images of 512 x 512
 _MULTIPLE = 64  # sides the networks of controlnet-aux are given

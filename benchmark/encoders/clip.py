@@ -1,8 +1,8 @@
 """CLIP image and text vectors: the bundled scenes CLIP, or any transformers CLIP by hub id or path."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 from benchmark.base.errors import UserError, first_line
 from benchmark.base.files import canonical_json, sha256, sha256_file
 from benchmark.contracts.plugins import Encoder, Images
-from benchmark.engine.bases import UNREADABLE, quiet_libraries
+from benchmark.engine.pretrained import UNREADABLE, load_whole, quiet_libraries
 from benchmark.scenes.models import CLIP_FOLDER
 
 _BATCH = 64
@@ -33,24 +33,24 @@ class Clip(Encoder):
     @cached_property
     def _clip(self) -> CLIPModel:
         quiet_libraries()
-        return self._part(CLIPModel, dtype=torch.float32, use_safetensors=True).eval()
+        return self._part(partial(load_whole, CLIPModel)).eval()
 
     @cached_property
     def _tokenizer(self) -> CLIPTokenizer:
-        return self._part(CLIPTokenizer)
+        return self._part(CLIPTokenizer.from_pretrained)
 
     @cached_property
     def _processor(self) -> CLIPImageProcessorPil:
-        return self._part(CLIPImageProcessorPil)
+        return self._part(CLIPImageProcessorPil.from_pretrained)
 
-    def _part(self, kind: Any, **options: Any) -> Any:
+    def _part(self, load: Callable[[str], Any]) -> Any:
         """Return the model, the tokenizer or the processor.
 
         Raises:
             UserError: It is not to be had.
         """
         try:
-            return kind.from_pretrained(self._folder, **options)
+            return load(self._folder)
         except UNREADABLE as error:
             reason = first_line(error)
             raise UserError(f'no CLIP "{self.model}" ({reason}); give a hub id or a folder: clip:PLACE') from None

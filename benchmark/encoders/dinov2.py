@@ -14,7 +14,7 @@ from transformers import Dinov2Model
 
 from benchmark.base.errors import UserError, first_line
 from benchmark.contracts.plugins import Encoder, Images
-from benchmark.engine.bases import UNREADABLE, choose_device, hash_weights, quiet_libraries
+from benchmark.engine.pretrained import UNREADABLE, choose_device, hash_weights, load_whole, quiet_libraries
 
 _BATCH = 32
 _SIDE = 224
@@ -32,7 +32,7 @@ class Dinov2(Encoder):
     def _network(self) -> Dinov2Model:
         quiet_libraries()
         try:
-            network = Dinov2Model.from_pretrained(self.model, dtype=torch.float32, use_safetensors=True)
+            network = load_whole(Dinov2Model, self.model)
         except UNREADABLE as error:
             reason = first_line(error)
             raise UserError(f'no DINOv2 "{self.model}" ({reason}); give a hub id or a folder: dinov2:PLACE') from None

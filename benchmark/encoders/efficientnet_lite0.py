@@ -16,7 +16,7 @@ from torch import nn
 from benchmark.base.errors import UserError
 from benchmark.base.files import sha256_file
 from benchmark.contracts.plugins import Encoder, Images
-from benchmark.engine.bases import choose_device
+from benchmark.engine.pretrained import choose_device
 
 _PUBLISHED = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 _BATCH = 32

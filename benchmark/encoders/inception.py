@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from benchmark.base.errors import UserError
 from benchmark.base.files import sha256_file
 from benchmark.contracts.plugins import Encoder, Images
-from benchmark.engine.bases import choose_device
+from benchmark.engine.pretrained import choose_device
 
 _FILE = "inception-2015-12-05.pt"
 _PUBLISHED = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"

@@ -1,6 +1,5 @@
 """Frozen base models, loaded through diffusers: scenes-tiny from the package, Stable Diffusion by hub id or folder."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,14 +15,13 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
-from diffusers.utils import logging as diffusers_logging
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
-from transformers.utils import logging as transformers_logging
 
 from benchmark.base.errors import UserError, did_you_mean, first_line
 from benchmark.base.files import canonical_json, sha256
+from benchmark.engine.pretrained import UNREADABLE, hash_weights, load_whole, quiet_libraries
 
 BUNDLED = {"scenes-tiny": Path(__file__).parents[1] / "scenes" / "weights" / "scenes-tiny"}
 # Weight of the prompt and solver: measured for scenes-tiny (docs/LOG.md); else diffusers' and the paper's.
@@ -31,11 +29,14 @@ GUIDANCE = {"scenes-tiny": 2.0}
 SOLVER = {"scenes-tiny": "unipc"}
 _DEFAULT_GUIDANCE, _DEFAULT_GUIDANCE_XL = 7.5, 5.0
 _DEFAULT_SOLVER = "ddim"
+# The networks of a base, by the name of their folder.
+_NETWORKS: dict[str, Any] = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
+_NETWORKS_XL: dict[str, Any] = {**_NETWORKS, "text_encoder_2": CLIPTextModelWithProjection}
 _NO_SAFETY_CHECKER = {"safety_checker": None, "requires_safety_checker": False}
-# What a base's folder may say it is, with what its loading leaves out.
-_PIPELINES: dict[str, tuple[type[DiffusionPipeline], dict[str, Any]]] = {
-    "StableDiffusionPipeline": (StableDiffusionPipeline, _NO_SAFETY_CHECKER),
-    "StableDiffusionXLPipeline": (StableDiffusionXLPipeline, {"add_watermarker": False}),
+# What a base's folder may say it is, with its networks, and what its loading leaves out.
+_PIPELINES: dict[str, tuple[type[DiffusionPipeline], dict[str, Any], dict[str, Any]]] = {
+    "StableDiffusionPipeline": (StableDiffusionPipeline, _NETWORKS, _NO_SAFETY_CHECKER),
+    "StableDiffusionXLPipeline": (StableDiffusionXLPipeline, _NETWORKS_XL, {"add_watermarker": False}),
 }
 # Fields of a control's configuration that must be those of the U-Net's, under the name they have there.
 _MADE_FOR = {
@@ -44,8 +45,6 @@ _MADE_FOR = {
     "cross_attention_dim": "cross_attention_dim",
     "addition_embed_type": "addition_embed_type",
 }
-# diffusers and transformers raise many kinds of a folder that holds no model, a damaged one, or one with its own code.
-UNREADABLE = Exception
 
 
 @dataclass(frozen=True)
@@ -176,22 +175,6 @@ def refuse_unfit(base: Base, control: nn.Module, name: str) -> None:
                 )
 
 
-def quiet_libraries() -> None:
-    """Keep diffusers and transformers from drawing their own bars and notices between our lines."""
-    diffusers_logging.set_verbosity_error()
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
-
-
-def hash_weights(module: nn.Module) -> str:
-    """Return a hash over the names and values of a module's weights, in hexadecimal."""
-    digest = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
 def load_base(name: str, device: str = "cpu") -> Base:
     """Return a base by bundled name, hub id or folder, frozen and in evaluation mode, in single precision.
 
@@ -230,16 +213,22 @@ def load_base(name: str, device: str = "cpu") -> Base:
 
 
 def _load_pipeline(name: str, folder: str) -> Any:
-    """Return the pipeline of a folder or hub id, in single precision.
+    """Return the pipeline of a folder or hub id, in single precision, every weight of its networks read.
 
     Raises:
         UserError: A model of another kind.
+        ValueError: A network lacks weights.
     """
-    kind = DiffusionPipeline.load_config(folder).get("_class_name")
+    index = DiffusionPipeline.load_config(folder)
+    kind = index.get("_class_name")
     if kind not in _PIPELINES:
         raise UserError(f'base "{name}" is a {kind}; allowed: {", ".join(_PIPELINES)}')
-    pipeline_class, left_out = _PIPELINES[kind]
-    pipeline = pipeline_class.from_pretrained(folder, dtype=torch.float32, use_safetensors=True, **left_out)
+    pipeline_class, networks, left_out = _PIPELINES[kind]
+    for part, network in networks.items():
+        if index.get(part, [None])[-1] != network.__name__:
+            raise UserError(f'base "{name}" has {index.get(part)} for its {part}; allowed: {network.__name__}')
+    loaded = {part: load_whole(network, folder, subfolder=part) for part, network in networks.items()}
+    pipeline = pipeline_class.from_pretrained(folder, **loaded, **left_out)
     channels = (pipeline.unet.config.in_channels, pipeline.vae.config.latent_channels)
     if channels[0] != channels[1] or getattr(pipeline.vae.config, "latents_mean", None) is not None:
         raise UserError(
@@ -247,16 +236,3 @@ def _load_pipeline(name: str, folder: str) -> Any:
             "latents that are shifted); take the model it was made from"
         )
     return pipeline
-
-
-def choose_device(wanted: str | None) -> str:
-    """Return the device asked for, by default "cuda" where there is one, else "cpu".
-
-    Raises:
-        UserError: The device does not exist here.
-    """
-    if wanted is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted not in ("cpu", "cuda") or (wanted == "cuda" and not torch.cuda.is_available()):
-        raise UserError(f'no device "{wanted}" here; allowed: cpu{", cuda" if torch.cuda.is_available() else ""}')
-    return wanted

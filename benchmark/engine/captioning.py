@@ -14,7 +14,7 @@ from benchmark.base.errors import UserError, first_line
 from benchmark.base.files import canonical_json, sha256, sha256_file
 from benchmark.base.provenance import versions_of
 from benchmark.contracts.plugins import Images
-from benchmark.engine.bases import UNREADABLE, choose_device, quiet_libraries
+from benchmark.engine.pretrained import UNREADABLE, choose_device, load_whole, quiet_libraries
 
 _BATCH = 16
 _MAX_NEW_TOKENS = 40
@@ -81,9 +81,7 @@ def _load(folder: Path) -> tuple[Any, Any]:
     quiet_libraries()
     try:
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
-        model = AutoModelForImageTextToText.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-        )
+        model = load_whole(AutoModelForImageTextToText, folder, trust_remote_code=False)
     except UNREADABLE as error:
         reason = first_line(error)
         raise UserError(

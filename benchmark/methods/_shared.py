@@ -8,7 +8,7 @@ from diffusers.configuration_utils import FrozenDict
 from torch import nn
 
 from benchmark.base.errors import UserError, first_line
-from benchmark.engine.bases import UNREADABLE
+from benchmark.engine.pretrained import UNREADABLE
 
 M = TypeVar("M", bound=ModelMixin)
 

@@ -14,6 +14,7 @@ from benchmark.base.errors import UserError, did_you_mean
 from benchmark.contracts.plugins import Method, Residuals
 from benchmark.engine.bases import split_text
 from benchmark.engine.checkpoints import load_tensors, save_tensors
+from benchmark.engine.pretrained import load_whole
 from benchmark.methods._shared import embedding_channels, read_network, zero
 
 _INITS = ("zero", "gaussian")
@@ -152,7 +153,8 @@ class Controlnet(Method):
 
     def _read(self, folder: str) -> ControlNetModel:
         if self.embedding == "code":
-            return ControlNetModel.from_pretrained(folder, use_safetensors=True)
+            whole: ControlNetModel = load_whole(ControlNetModel, folder)
+            return whole
         controlnet = ControlNetModel.from_config(ControlNetModel.load_config(folder))
         config = controlnet.config
         scale = 2 ** (len(config.conditioning_embedding_out_channels) - 1)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmark.contracts.plugins import Method, Residuals
+from benchmark.engine.pretrained import load_whole
 from benchmark.methods._shared import embedding_channels, read_network, zero
 
 
@@ -87,6 +88,6 @@ class ControlnetLite(Method):
             UserError: There is none, or it is damaged.
         """
         model: ControlnetLiteModel = read_network(
-            lambda: ControlnetLiteModel.from_pretrained(folder, use_safetensors=True), folder, "ControlNet-lite"
+            lambda: load_whole(ControlnetLiteModel, folder), folder, "ControlNet-lite"
         )
         return model

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from benchmark.base.errors import UserError
 from benchmark.contracts.plugins import Method, Residuals
+from benchmark.engine.pretrained import load_whole
 from benchmark.methods._shared import read_network
 
 
@@ -65,6 +66,4 @@ class T2IAdapter(Method):
         Raises:
             UserError: There is none, or it is damaged.
         """
-        return Adapter(
-            read_network(lambda: T2IAdapterModel.from_pretrained(folder, use_safetensors=True), folder, "T2I-Adapter")
-        )
+        return Adapter(read_network(lambda: load_whole(T2IAdapterModel, folder), folder, "T2I-Adapter"))

@@ -23,9 +23,10 @@ from benchmark.base.errors import UserError
 from benchmark.base.files import pretty_json, replace_file
 from benchmark.base.provenance import machine
 from benchmark.base.seeds import Stream
-from benchmark.engine.bases import choose_device, load_base
+from benchmark.engine.bases import load_base
 from benchmark.engine.checkpoints import load_tensors, save_tensors
 from benchmark.engine.precision import mixed_precision
+from benchmark.engine.pretrained import choose_device
 from benchmark.scenes.fitting import Stage, fit, go_on
 from benchmark.scenes.judging import judge, named_objects
 from benchmark.scenes.models import (

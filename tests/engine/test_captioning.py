@@ -23,6 +23,7 @@ from benchmark.base.errors import UserError
 from benchmark.base.images import decode_rgb
 from benchmark.engine.captioning import Captioner
 from benchmark.engine.datasets import BuiltDataset
+from tests.weights import without_weight
 
 WORDS = ("a", "the", "red", "green", "blue", "cat", "dog", "house", "tree", "car", "on", "under", "near", "sky", "road")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -175,3 +176,10 @@ def test_pickled_weights_and_other_models_are_refused(blip: Path, tmp_path: Path
     for folder in (pickled, clip):
         with pytest.raises(UserError, match=r"captions no images .*such as a BLIP"):
             Captioner(str(folder)).identity()
+
+
+def test_a_captioner_that_lacks_a_weight(blip: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(blip, tmp_path / "blip"))
+    gone = without_weight(copy, "vision_model.post_layernorm.weight")
+    with pytest.raises(UserError, match=f"captions no images .* lacks 1 weights, {gone} among them"):
+        Captioner(str(copy)).identity()

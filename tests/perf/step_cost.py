@@ -29,8 +29,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmark.base.provenance import machine
-from benchmark.engine.bases import BUNDLED, choose_device
+from benchmark.engine.bases import BUNDLED
 from benchmark.engine.precision import mixed_precision
+from benchmark.engine.pretrained import choose_device
 from benchmark.methods.controlnet import Control, Controlnet
 from tests.small_bases import TOKENS, write_base
 

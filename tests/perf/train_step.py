@@ -48,9 +48,10 @@ from benchmark.base.seeds import Stream
 from benchmark.conditions.seg import Seg
 from benchmark.contracts.plugins import Map
 from benchmark.engine import training
-from benchmark.engine.bases import Base, choose_device, load_base
+from benchmark.engine.bases import Base, load_base
 from benchmark.engine.diffusion import loss
 from benchmark.engine.latents import encode_moments
+from benchmark.engine.pretrained import choose_device
 from benchmark.engine.reader import TrainingData, batch_rows, draw_batch
 from benchmark.engine.training import Recipe, Trainee
 from benchmark.methods.controlnet import Control, Controlnet

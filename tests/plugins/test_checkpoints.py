@@ -1,6 +1,7 @@
 """Transformers checkpoints: real classes from a configuration, random weights saved in the hub's layout."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from benchmark.annotators.transformers_depth import canonical
 from benchmark.base.errors import UserError
 from benchmark.base.files import sha256_file
 from benchmark.contracts.plugins import Annotator, Condition, Images, Map
+from tests.weights import without_weight
 
 _SMALL = {"height": 64, "width": 64}
 _CROP = data.astronaut()[:96, 180:276]
@@ -214,3 +216,19 @@ def test_maps_of_a_checkpoint_are_built_and_its_hashes_are_in_the_plan(photos: P
     assert plan["annotators"]["depth"]["model"] == str(dpt)
     assert plan["annotator_identities"]["depth"]["weights_sha256"] == sha256_file(dpt / "model.safetensors")
     assert plan["annotator_identities"]["depth"]["scale"] == "relative"
+
+
+def _depth_without(part: str, dpt: Path, place: Path) -> list[Map]:
+    copy = Path(shutil.copytree(dpt, place))
+    without_weight(copy, part)
+    return _made("transformers_depth", copy).annotate(_IMAGES)
+
+
+def test_weights_that_a_file_lacks_are_refused_unless_nothing_reads_them(dpt: Path, tmp_path: Path) -> None:
+    """Intel's DPT leaves out the unit of the first fusion layer that takes a residual: that layer is given none."""
+    whole = _made("transformers_depth", dpt).annotate(_IMAGES)
+    found = _depth_without("fusion_stage.layers.0.residual_layer1.", dpt, tmp_path / "first")
+    for one, other in zip(whole, found, strict=True):
+        np.testing.assert_array_equal(one.array, other.array)
+    with pytest.raises(UserError, match=r"cannot be loaded \(.* lacks 4 weights, .*layers.1.residual_layer1"):
+        _depth_without("fusion_stage.layers.1.residual_layer1.", dpt, tmp_path / "second")
