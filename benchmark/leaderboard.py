@@ -193,7 +193,10 @@ def _csv(table: "pd.DataFrame") -> bytes:
     def inert(value: object) -> object:
         return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
-    text: str = table.map(inert).rename(columns=inert).to_csv(index=False)
+    words = table.select_dtypes(exclude="number").columns
+    text: str = (
+        table.assign(**{name: table[name].map(inert) for name in words}).rename(columns=inert).to_csv(index=False)
+    )
     return text.encode()
 
 
@@ -243,12 +246,20 @@ def _write_records(
     for row, why in rows:
         strip, name = row.path.with_suffix(".webp"), row.record.evaluation_id
         if strip.exists():
-            shutil.copyfile(strip, folder / "pictures" / strip.name)
-        text = row.record.model_dump_json(indent=2)
+            _keep(folder / "pictures" / strip.name, strip.read_bytes())
+        text = row.path.read_text("utf-8")
         its = [study for study in studies if name in study.ids]
         html = page.render(row=row, why=why, text=text, dataset=dataset, studies=its)
-        # Not forced to disk one by one: ten thousand pages would take a minute, and can be made again.
-        (folder / f"{name}.html").write_text(html, "utf-8")
+        _keep(folder / f"{name}.html", html.encode())
+
+
+def _keep(path: Path, data: bytes) -> None:
+    """Write a file that does not hold this already; one that was broken off does not, and is written by the next run.
+
+    Not forced to disk one by one: ten thousand pages would take a minute. To cut an old one off costs milliseconds too.
+    """
+    if not path.exists() or path.read_bytes() != data:
+        path.write_bytes(data)
 
 
 def _write_scripts(folder: Path) -> None:

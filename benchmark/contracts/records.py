@@ -170,9 +170,7 @@ class Score(_Frozen):
         return 3 if half >= 1e-3 or half == 0 else math.ceil(-math.log10(half)) + 1
 
     @model_validator(mode="after")
-    def _is_finite(self) -> Self:
-        if not (math.isfinite(self.value) and math.isfinite(self.estimate) and math.isfinite(self.stderr)):
-            raise ValueError(f"score {self.name} is not finite")
+    def _is_in_order(self) -> Self:
         if self.low > self.high:
             raise ValueError(f"the interval of score {self.name} ends before it begins")
         return self
