@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from benchmark.base.errors import UserError
 from benchmark.contracts.records import Score
 from benchmark.contracts.tables import Table
 from benchmark.metrics._spaces import OneSpace
+from benchmark.numbers.jackknife import ratio
 from benchmark.numbers.spread import mean_distance
 
 
@@ -22,18 +21,5 @@ class Diversity(OneSpace):
             raise UserError(
                 f"{self.named('diversity')}: the reference images are all alike, so nothing can be compared to them"
             )
-        ratio = found.value / real.value
-        # same samples on both sides: what a sample adds to one distance it largely adds to the other
-        pulls = found.influence / real.value - ratio * real.influence / real.value
-        return [
-            Score.of(
-                self.named("diversity"),
-                value=ratio,
-                estimate=ratio,
-                stderr=float(np.std(pulls, ddof=1) / np.sqrt(len(pulls))),
-                influence=pulls.tolist(),
-                n=len(pulls),
-                higher_is_better=True,
-                definition={"estimator": "mean distance of two images, over that of two reference images"},
-            )
-        ]
+        definition = {"estimator": "mean distance of two images, over that of two reference images"}
+        return [ratio(found, real).score(self.named("diversity"), True, definition)]

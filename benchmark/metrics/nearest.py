@@ -12,6 +12,7 @@ from benchmark.base.errors import UserError
 from benchmark.contracts.plugins import Metric
 from benchmark.contracts.records import Score
 from benchmark.contracts.tables import Table, label, same_keys
+from benchmark.numbers.jackknife import mean, ratio
 
 
 @dataclass(frozen=True)
@@ -34,25 +35,13 @@ class Nearest(Metric):
         """Return the ratio `nearest-<space>`; its definition says among how many training images."""
         same_keys(generated, reference)
         (column,) = self.needs
-        found, real = (np.asarray(table.columns[column][:], np.float64)[:, 0] for table in (generated, reference))
-        if real.mean() == 0:
+        found, real = (mean(np.asarray(t.columns[column][:], np.float64)[:, 0]) for t in (generated, reference))
+        if real.value == 0:
             raise UserError(
                 f"nearest-{label(self.space)}: all real images were trained on, so nothing says how far unseen ones lie"
             )
-        ratio = float(found.mean() / real.mean())
-        pulls = (found - ratio * real) / real.mean()  # of a ratio of means over the same samples
-        return [
-            Score.of(
-                f"nearest-{label(self.space)}",
-                value=ratio,
-                estimate=ratio,
-                stderr=float(np.std(pulls, ddof=1) / np.sqrt(len(pulls))),
-                influence=pulls.tolist(),
-                n=len(pulls),
-                higher_is_better=True,
-                definition={
-                    "estimator": "mean distance to the nearest training image, over that of real images",
-                    "num_training_images": int(reference.columns[column][:1][0, 1]),
-                },
-            )
-        ]
+        definition = {
+            "estimator": "mean distance to the nearest training image, over that of real images",
+            "num_training_images": int(reference.columns[column][:1][0, 1]),
+        }
+        return [ratio(found, real).score(f"nearest-{label(self.space)}", True, definition)]

@@ -41,6 +41,21 @@ class Estimate:
         )
 
 
+def of_influence(value: float, influence: Array) -> Estimate:
+    """Return a statistic with the standard error that the influence (N,) of its observations gives it, N at least 2."""
+    n = len(influence)
+    return Estimate(value, value, float(influence.std(ddof=1) / np.sqrt(n)), n, influence)
+
+
+def ratio(of: Estimate, to: Estimate) -> Estimate:
+    """Return the ratio of two statistics of the same observations by the delta method; the second must not be 0.
+
+    What an observation adds to one it largely adds to the other.
+    """
+    value = of.value / to.value
+    return of_influence(value, of.influence / to.value - value * to.influence / to.value)
+
+
 def mean(values: Array) -> Estimate:
     """Return the mean of (N,) values with sd / sqrt(N); N must be at least 2."""
     n = len(values)
