@@ -15,19 +15,16 @@ from benchmark.base.errors import UserError, did_you_mean
 from benchmark.base.files import canonical_json, replace_file, sha256
 from benchmark.cli import command_line, option
 from benchmark.cli import main as cli_main
-from benchmark.contracts.plugins import SPLITS, Annotator, Condition, Method, Metric
+from benchmark.contracts.plugins import SPLITS, Condition, Metric
 from benchmark.contracts.records import Counts, Record, Score
-from benchmark.contracts.tables import label, portable, space_of
 from benchmark.numbers.anchors import anchored
-from benchmark.numbers.controlnetpp import rule
-from benchmark.observation import Batches, Encoded, Evidence, ReadBack, encoder, pieces, score_images
+from benchmark.observation import Batches, Encoded, Evidence, ReadBack, pieces, score_images
+from benchmark.question import Question, ask, spaces_of
 
 if TYPE_CHECKING:
     from benchmark.engine.bases import Base
-    from benchmark.engine.datasets import BuiltDataset
     from benchmark.engine.imagesets import ImageSet, Reference
 
-SUITE_VERSION = 1
 _STRIP_COLUMNS, _STRIP_SIDE, _STRIP_QUALITY = 8, 64, 82
 
 
@@ -70,7 +67,7 @@ def evaluate(form: Evaluate) -> Path:
     if len(reference.keys) < 2:
         raise UserError(f"{form.images} is of one sample, which has no interval; generate more")
     floor = _floor(form, config)
-    question = _question(form, config, dataset, condition, reference)
+    question = ask(form.metric, form.referee, form.controlnetpp, config, dataset, condition, reference)
     name, kind = config["dataset"]["name"], question.condition
     path = record_path(form.results, name, kind, question.method, question.evaluation_id)
     if path.exists():
@@ -219,57 +216,6 @@ class Subject:
         return Evidence(rows, generated, real, round_trip(self.base, real), no_control)
 
 
-@dataclass(frozen=True)
-class Question:
-    """What is asked of a folder of images: metrics and referee, what must agree to compare the answer, what steered.
-
-    Attributes:
-        metrics: By the words that made them.
-        referee: Reads the condition back.
-        comparability: Everything that must agree before two records may be compared.
-        control: What steered the images, without the places it lay in.
-    """
-
-    metrics: dict[str, Metric]
-    referee: Annotator
-    comparability: dict[str, Any]
-    control: dict[str, Any]
-
-    @property
-    def condition(self) -> str:
-        """Name of the condition that is scored."""
-        return str(self.comparability["condition"]["name"])
-
-    @property
-    def method(self) -> str:
-        """The method that steered, as written on the command line."""
-        if "parts" in self.control:
-            return "+".join(f"{_method(part)}@{part['condition']['name']}" for part in self.control["parts"])
-        return _method(self.control)
-
-    @property
-    def evaluation_id(self) -> str:
-        """Sixteen hexadecimal digits: the same question about the same control has the same answer."""
-        return sha256(canonical_json([self.comparability, self.control]))[:16]
-
-
-def _method(control: dict[str, Any]) -> str:
-    if "method" not in control:
-        return f"folder:{control['name']}"
-    return registry.spec(registry.remake(Method, control["method"]))
-
-
-def _question(
-    form: Evaluate, config: dict[str, Any], dataset: "BuiltDataset", condition: Condition, reference: "Reference"
-) -> Question:
-    metrics = _metrics(form, reference)
-    referee = _referee(form, condition, config["condition"]["name"])
-    comparability = _comparability(config, dataset, metrics, referee)
-    if form.controlnetpp:
-        comparability["controlnetpp"] = rule(config["condition"]["name"], dataset.plan.resolution).faults
-    return Question(metrics, referee, comparability, _without_paths(config["control"]))
-
-
 def _look(subject: Subject, name: str, *observers: ReadBack | Encoded) -> None:
     """Show all images to observers; they are read once, piece by piece."""
     with progress(len(subject.reference.keys), f"evaluate {name}", "samples") as bar:
@@ -287,7 +233,7 @@ def _record(form: Evaluate, question: Question, condition: Condition, subject: S
     trained_on = _trained_on(question.metrics, config["control"])
     reading = ReadBack(condition, question.referee, subject.reference, form.controlnetpp)
     count = len(subject.generated)
-    with closing(Encoded(sorted(_spaces(question.metrics)), subject.contents, form.cache)) as encoded:
+    with closing(Encoded(sorted(spaces_of(question.metrics)), subject.contents, form.cache)) as encoded:
         _look(subject, form.images.name, reading, encoded)
         scores, floor_scores = score_images(question.metrics, subject.reference, encoded, count, trained_on)
     if form.controlnetpp:
@@ -358,88 +304,6 @@ def _drawn_by(folder: Path) -> str | None:
     from benchmark.engine.runs import IMAGES, read_finished
 
     return str(read_finished(folder, IMAGES)["provenance"]["command"]) if is_generated(folder) else None
-
-
-def _metrics(form: Evaluate, reference: "Reference") -> dict[str, Metric]:
-    """Return the metrics asked for; those that compare with captions only where every sample has one."""
-    metrics = {spec: registry.make(Metric, spec) for spec in form.metric or registry.names(Metric)}
-    if not form.metric:
-        metrics = {spec: metric for spec, metric in metrics.items() if metric.unasked}
-    if all(reference.captions):
-        return metrics
-    textual = [spec for spec, metric in metrics.items() if _needs_texts(metric)]
-    if textual:
-        say(f"left out, since some samples have no caption: {', '.join(textual)}")
-    return {spec: metric for spec, metric in metrics.items() if spec not in textual}
-
-
-def _referee(form: Evaluate, condition: Condition, name: str) -> Annotator:
-    referee = registry.make(Annotator, form.referee or condition.referee)
-    if referee.condition != name:
-        raise UserError(f"the referee {form.referee} makes {referee.condition} maps, but the condition is {name}")
-    registry.check_classes(condition, referee)
-    return referee
-
-
-def _comparability(
-    config: dict[str, Any], dataset: "BuiltDataset", metrics: Mapping[str, Metric], referee: Annotator
-) -> dict[str, Any]:
-    """Return everything that must agree before two records may be compared; nothing about training is in it."""
-    return {
-        "suite_version": SUITE_VERSION,
-        "dataset": dataset.manifest.fingerprint,
-        "samples": {"n": config["samples"]["n"], "keys_sha256": config["samples"]["sha256"], "split": config["split"]},
-        "condition": config["condition"],
-        "referee": {"spec": _spec(referee), **referee.identity()},
-        "spaces": {label(space): encoder(space).identity() for space in sorted(_spaces(metrics))},
-        "metrics": {_portable(spec, metric): _described(metric) for spec, metric in metrics.items()},
-        "generation": {"sampling": config["sampling"], "prompts": config["prompts"], "base": config["base"]},
-        "resolution": dataset.plan.resolution,
-    }
-
-
-def _spec(plugin: Annotator) -> str:
-    """Return a plugin as it is written on the command line, every field included."""
-    name, *fields = registry.describe(plugin).items()
-    return ",".join([name[1], *(f"{field}={value}" for field, value in fields)])
-
-
-def _without_paths(control: dict[str, Any]) -> dict[str, Any]:
-    """Return what steered the images without the places it lay in: they belong to one machine."""
-    if "parts" in control:
-        return {**control, "parts": [_without_paths(part) for part in control["parts"]]}
-    kept = {key: value for key, value in control.items() if key != "run"}
-    if "dataset" in kept:
-        kept["dataset"] = {key: value for key, value in kept["dataset"].items() if key != "path"}
-    return kept
-
-
-def _spaces(metrics: Mapping[str, Metric]) -> set[str]:
-    """Return the spaces metrics need.
-
-    Raises:
-        UserError: Two of them would have one name in the record.
-    """
-    spaces = {space_of(need) for metric in metrics.values() for need in metric.needs}
-    if len({label(space) for space in spaces}) < len(spaces):
-        raise UserError(f"two of {', '.join(sorted(spaces))} end in the same name; rename one folder")
-    return spaces
-
-
-def _portable(text: str, metric: Metric) -> str:
-    """Return a text without the folders in which the weights of a metric lie: their hashes are kept beside it."""
-    for need in metric.needs:
-        text = portable(text, space_of(need))
-    return text
-
-
-def _described(metric: Metric) -> dict[str, Any]:
-    fields = registry.describe(metric).items()
-    return {key: _portable(value, metric) if isinstance(value, str) else value for key, value in fields}
-
-
-def _needs_texts(metric: Metric) -> bool:
-    return any(need.endswith("_text") for need in metric.needs)
 
 
 def _write_strip(path: Path, condition: Condition, reference: "Reference", evidence: Evidence) -> None:
