@@ -78,7 +78,7 @@ def ask(
         UserError: No such metric or referee, one that does not fit, or two spaces of one name.
     """
     metrics = _metrics(asked, reference)
-    reader = _referee(referee, condition, config["condition"]["name"])
+    reader = registry.make_referee(referee, condition, dataset.plan.source["name"])
     comparability = _comparability(config, dataset, metrics, reader)
     if controlnetpp:
         comparability["controlnetpp"] = rule(config["condition"]["name"], dataset.plan.resolution).faults
@@ -104,14 +104,6 @@ def _metrics(asked: Sequence[str], reference: "Reference") -> dict[str, Metric]:
     return {spec: metric for spec, metric in metrics.items() if spec not in textual}
 
 
-def _referee(spec: str | None, condition: Condition, name: str) -> Annotator:
-    referee = registry.make(Annotator, spec or condition.referee)
-    if referee.condition != name:
-        raise UserError(f"the referee {spec} makes {referee.condition} maps, but the condition is {name}")
-    registry.check_classes(condition, referee)
-    return referee
-
-
 def _comparability(
     config: dict[str, Any], dataset: "BuiltDataset", metrics: Mapping[str, Metric], referee: Annotator
 ) -> dict[str, Any]:
@@ -121,18 +113,12 @@ def _comparability(
         "dataset": dataset.manifest.fingerprint,
         "samples": {"n": config["samples"]["n"], "keys_sha256": config["samples"]["sha256"], "split": config["split"]},
         "condition": config["condition"],
-        "referee": {"spec": _spec(referee), **referee.identity()},
+        "referee": {"spec": registry.full_spec(referee), **referee.identity()},
         "spaces": {label(space): encoder(space).identity() for space in sorted(spaces_of(metrics))},
         "metrics": {_portable(spec, metric): _described(metric) for spec, metric in metrics.items()},
         "generation": {"sampling": config["sampling"], "prompts": config["prompts"], "base": config["base"]},
         "resolution": dataset.plan.resolution,
     }
-
-
-def _spec(plugin: Annotator) -> str:
-    """Return a plugin as it is written on the command line, every field included."""
-    name, *fields = registry.describe(plugin).items()
-    return ",".join([name[1], *(f"{field}={value}" for field, value in fields)])
 
 
 def _without_paths(control: dict[str, Any]) -> dict[str, Any]:

@@ -74,6 +74,36 @@ def check_classes(condition: Condition, annotator: Annotator) -> None:
         raise UserError(f"{spec(annotator)} tells {given} classes apart, but {spec(condition)} holds {wanted}")
 
 
+def make_referee(asked: str | None, condition: Condition, source: str) -> Annotator:
+    """Return the annotator that reads a condition back from images: the one asked for, else the condition's own.
+
+    Args:
+        asked: As written on the command line, or None.
+        condition: What is read back.
+        source: Name of the source of the data.
+
+    Raises:
+        UserError: It makes other maps or tells other classes apart, or the condition's own cannot read such images.
+    """
+    name = _name(type(condition))
+    referee = make(Annotator, asked or condition.referee)
+    if referee.condition != name:
+        raise UserError(f"the referee {asked} makes {referee.condition} maps, but the condition is {name}")
+    check_classes(condition, referee)
+    if asked is None and referee.world not in (None, source):
+        raise UserError(
+            f"{spec(referee)} reads {name} off images of {referee.world} alone, not of {source}; give --referee, such "
+            "as what annotated the data, or in training --probe-every 0"
+        )
+    return referee
+
+
+def full_spec(plugin: Any) -> str:
+    """Return a plugin as it is written on the command line, every field included."""
+    name, *fields = describe(plugin).items()
+    return ",".join([name[1], *(f"{field}={value}" for field, value in fields)])
+
+
 def describe(plugin: Any) -> dict[str, Any]:
     """Return a plugin's name and every field's value: enough to make it again."""
     return {"name": _name(type(plugin)), **dataclasses.asdict(plugin)}

@@ -27,7 +27,7 @@ from benchmark.generate import Generate, generate
 from benchmark.leaderboard import Leaderboard, leaderboard
 from benchmark.train import Train, train
 
-_ENTRIES = {"description": str, **dict.fromkeys(("build", "train", "generate", "grid", "together"), dict)}
+_ENTRIES = {"description": str, **dict.fromkeys(("build", "train", "generate", "evaluate", "grid", "together"), dict)}
 _PLAIN = (str, int, float, Path)
 _ACTIONS = ("list", "show", "run", "status")
 F = TypeVar("F")
@@ -51,12 +51,12 @@ class Drawing:
     Attributes:
         generate: The images.
         floor: The base's own.
-        conds: The conditions they are scored by, one record each.
+        evaluate: How they are scored, one record for each condition that steered.
     """
 
     generate: Generate
     floor: Generate
-    conds: tuple[str, ...]
+    evaluate: tuple[Evaluate, ...]
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,10 @@ def _cells(document: dict[str, Any], made: Build, root: Path, path: Path) -> Ite
 
 
 def _drawings(document: dict[str, Any], trains: tuple[Train, ...], root: Path, path: Path) -> Iterator[Drawing]:
-    """Yield the images that runs steer together, for every combination of the grid's generating fields."""
+    """Yield the images that runs steer together, for every combination of the grid's generating fields.
+
+    What read the probes of a run reads its images too, unless the file names another referee for them.
+    """
     outs = [train.out for train in trains if train.out is not None]
     for chosen in combinations(document.get("grid", {}).get("generate", {}), path):
         common = {**document.get("generate", {}), **chosen, "dataset": trains[0].dataset}
@@ -142,8 +145,15 @@ def _drawings(document: dict[str, Any], trains: tuple[Train, ...], root: Path, p
         yield Drawing(
             generate=_form(Generate, {**common, "run": tuple(outs), "out": mine}, path),
             floor=_form(Generate, {**common, "base": trains[0].base, "out": floor}, path),
-            conds=tuple(train.cond for train in trains),
+            evaluate=tuple(_scoring(document, train, mine, floor, root, path) for train in trains),
         )
+
+
+def _scoring(document: dict[str, Any], train: Train, images: Path, floor: Path, root: Path, path: Path) -> Evaluate:
+    """Return how images are scored by the condition of a run."""
+    places = {"images": images, "no_control": floor, "results": root / "results", "cache": root / "cache"}
+    asked = {"referee": train.referee, **document.get("evaluate", {}), "cond": train.cond}
+    return _form(Evaluate, {name: value for name, value in asked.items() if value is not None} | places, path)
 
 
 def _label(chosen: dict[str, Any]) -> str:
@@ -204,7 +214,7 @@ def run(design: Design, rank: int = 0, world: int = 1) -> None:
             if form.out in gone:
                 write_failure(design.results, _failure(form))
         diverged += sorted(map(str, gone))
-        _judge([drawing for drawing in cell.drawings if not gone & {*drawing.generate.run}], design)
+        _judge([drawing for drawing in cell.drawings if not gone & {*drawing.generate.run}])
     if diverged:
         say(f"{len(diverged)} of {len(runs)} runs diverged: {', '.join(diverged)}")
     if len(diverged) < len(runs):
@@ -258,13 +268,13 @@ def _failure(form: Train) -> Failure:
     )
 
 
-def _judge(drawings: list[Drawing], design: Design) -> None:
+def _judge(drawings: list[Drawing]) -> None:
     """Draw and score runs in every way the study asks for."""
     for drawing in drawings:
-        floor, images = generate(drawing.floor), generate(drawing.generate)
-        for cond in drawing.conds:
-            results, cache = design.results, design.root / "cache"
-            evaluate(Evaluate(images=images, no_control=floor, cond=cond, results=results, cache=cache))
+        generate(drawing.floor)
+        generate(drawing.generate)
+        for form in drawing.evaluate:
+            evaluate(form)
 
 
 def describe(design: Design) -> str:

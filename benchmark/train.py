@@ -72,6 +72,7 @@ class Train:
     eval_seed: int | None = option("the noise of the probe (default: --seed)", None, non_negative)
     checkpoint_every: int = option("updates between checkpoints", 100, positive)
     probe_every: int = option("updates between probes of the condition on the val split; 0: never", 100, non_negative)
+    referee: str | None = option("annotator that reads the probe's images (default: the condition's own)", None)
     device: str | None = option("cpu or cuda (default: cuda where there is one)", None)
     out: Path | None = option("run folder (default: runs/<dataset>_<cond>_<method>_<base>_s<seed>)", None, Path)
     cache: Path = option("where latents are kept for all runs", Path("runs/cache"), Path)
@@ -108,8 +109,11 @@ def _train(form: Train, ranks: "Ranks") -> Path:
     dataset, method = BuiltDataset.open(form.dataset), registry.make(Method, form.method)
     condition = registry.remake(Condition, dataset.condition(form.cond))
     recipe = make_recipe(form, ranks.world)
+    referee = probing_referee(form, dataset, condition)
     run = form.out or default_folder(form, dataset)
     config = _config(form, dataset, method, recipe, ranks.world)
+    if referee and form.referee:
+        config["referee"] = {"spec": registry.full_spec(referee), **referee.identity()}
     if ended := runs.ended(run, runs.RUN, config):
         if ranks.is_main:
             say(f"{run} is already {ended}")
@@ -122,7 +126,7 @@ def _train(form: Train, ranks: "Ranks") -> Path:
         runs.begin(run, runs.RUN, config, runs.provenance(command_line(form)))
     started = time.monotonic()
     trainee = Trainee(module, method.save, lambda folder: method.load(str(folder)))
-    probe = make_probe(base, dataset, condition, form) if form.probe_every else None
+    probe = make_probe(base, dataset, condition, referee, form) if referee else None
     try:
         checkpoint = fit(base, trainee, data, recipe, run, probe, form.tracker, ranks)
     except Diverged as error:
@@ -198,14 +202,26 @@ def named_seeds(form: Train) -> dict[str, int]:
     return {name: form.seed if seed is None else seed for name, seed in own.items()}
 
 
-def make_probe(base: "Base", dataset: "BuiltDataset", condition: Condition, form: Train) -> "Probe":
-    """Return the probe of a run: the first validation samples, read back by the condition's own referee."""
+def probing_referee(form: Train, dataset: "BuiltDataset", condition: Condition) -> Annotator | None:
+    """Return what reads the probe's images: what a form names, else the condition's own; None without a probe.
+
+    Raises:
+        UserError: It does not fit the condition or the data, or is named where there is no probe.
+    """
+    if form.probe_every:
+        return registry.make_referee(form.referee, condition, dataset.plan.source["name"])
+    if form.referee is not None:
+        raise UserError("--referee reads the images of a probe, and there is none; give --probe-every, or leave it out")
+    return None
+
+
+def make_probe(base: "Base", dataset: "BuiltDataset", condition: Condition, referee: Annotator, form: Train) -> "Probe":
+    """Return the probe of a run: the first validation samples, what reads them back, and how they are drawn."""
     from benchmark.engine.diffusion import Sampling
     from benchmark.engine.imagesets import load_reference
     from benchmark.engine.probes import PROBE_SAMPLES, Probe
 
     reference = load_reference(dataset, "val", form.cond, PROBE_SAMPLES)
-    referee = registry.make(Annotator, condition.referee)
     settings = Sampling(guidance_scale=base.guidance_scale, eval_seed=named_seeds(form)["eval"], scheduler=base.solver)
     return Probe(base, condition, referee, reference, settings)
 

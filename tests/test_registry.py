@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from benchmark import registry
+from benchmark import registry, train
 from benchmark.base.errors import UserError
 from benchmark.base.images import encode_png
 from benchmark.contracts.plugins import Annotator, Condition, Encoder, Images, Map, Method, Metric, Source
@@ -137,6 +137,28 @@ def test_what_is_described_can_be_made_again(family: type[Any], name: str, tmp_p
 def test_a_name_of_one_family_is_unknown_in_another() -> None:
     with pytest.raises(UserError, match='no metric "canny"'):
         registry.make(Metric, "canny")
+
+
+@pytest.mark.parametrize(("cond", "own"), [("depth", "scenes,kind=depth"), ("canny", "canny")])
+def test_a_condition_is_read_back_by_its_own_referee_or_the_one_asked_for(cond: str, own: str) -> None:
+    condition = registry.make(Condition, cond)
+    assert registry.spec(registry.make_referee(None, condition, "scenes")).startswith(own)
+    assert registry.make_referee(own, condition, "folder") == registry.make(Annotator, own)
+    with pytest.raises(UserError, match=f"the referee scenes:seg makes seg maps, but the condition is {cond}"):
+        registry.make_referee("scenes:seg", condition, "scenes")
+
+
+def test_the_referee_of_scenes_reads_no_other_pictures_unless_it_is_asked_to() -> None:
+    told = r"scenes,kind=depth reads depth off images of scenes alone, not of hub; give --referee"
+    with pytest.raises(UserError, match=told):
+        registry.make_referee(None, registry.make(Condition, "depth"), "hub")
+    assert registry.make_referee(None, registry.make(Condition, "canny"), "hub").world is None
+
+
+def test_a_referee_without_a_probe_to_read_is_refused(tiny_dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--dataset", str(tiny_dataset), "--probe-every", "0", "--referee", "scenes:seg", "--out", "nowhere"]
+    assert train.main(words) == 2
+    assert "--referee reads the images of a probe, and there is none" in capsys.readouterr().err
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 from benchmark.base.errors import UserError, did_you_mean
 from benchmark.base.files import sha256_file
@@ -21,6 +22,8 @@ class Scenes(Annotator):
     """
 
     kind: str = "seg"
+
+    world: ClassVar[str | None] = "scenes"
 
     def __post_init__(self) -> None:
         """Refuse a condition that the referee does not read."""

@@ -49,8 +49,8 @@ class Seg(Condition):
         """
         if self.palette != "scenes":
             raise UserError(
-                f"no bundled referee knows the classes of palette {self.palette}; give evaluate a --referee, and train "
-                f"--probe-every 0"
+                f"no bundled referee knows the classes of palette {self.palette}; give --referee, such as "
+                "transformers_seg:ID, or in training --probe-every 0"
             )
         return "scenes:seg"
 

@@ -133,7 +133,13 @@ class Source(ABC):
 
 
 class Annotator(ABC):
-    """Turns RGB images into canonical maps of one condition."""
+    """Turns RGB images into canonical maps of one condition.
+
+    Attributes:
+        world: The source whose images alone it can read; None of one that reads any.
+    """
+
+    world: ClassVar[str | None] = None
 
     @property
     @abstractmethod

@@ -97,6 +97,7 @@ def _is(wanted: Mapping[str, Any], training: dict[str, Any], given: Mapping[str,
     said |= {
         name: given.get(name, training[kind]["name"]) for name, kind in (("cond", "condition"), ("method", "method"))
     }
+    said["referee"] = given.get("referee")
     return given.keys() <= wanted.keys() and all(said[name] == value for name, value in wanted.items())
 
 

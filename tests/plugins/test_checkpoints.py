@@ -23,7 +23,7 @@ from transformers import (
     pipeline,
 )
 
-from benchmark import build, registry
+from benchmark import build, evaluate, registry, study, train
 from benchmark.annotators.transformers_depth import canonical
 from benchmark.base.errors import UserError
 from benchmark.base.files import sha256_file
@@ -216,6 +216,53 @@ def test_maps_of_a_checkpoint_are_built_and_its_hashes_are_in_the_plan(photos: P
     assert plan["annotators"]["depth"]["model"] == str(dpt)
     assert plan["annotator_identities"]["depth"]["weights_sha256"] == sha256_file(dpt / "model.safetensors")
     assert plan["annotator_identities"]["depth"]["scale"] == "relative"
+
+
+_STUDY = """
+[build]
+cond = ["depth"]
+source = "folder:{photos}"
+annotator = ["transformers_depth:{dpt}"]
+workers = 1
+[train]
+cond = "depth"
+steps = 1
+batch = 4
+probe_every = 1
+referee = "transformers_depth:{dpt}"
+[generate]
+num_inference_steps = 1
+[evaluate]
+metric = ["kid"]
+[grid]
+seed = [0]
+"""
+
+
+def test_a_study_of_photographs_is_read_back_by_the_checkpoint_that_annotated_them(
+    photos: Path, dpt: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "depth.toml").write_text(_STUDY.format(photos=photos, dpt=dpt))
+    assert study.main(["run", str(tmp_path / "depth.toml"), "--out", str(tmp_path / "out")]) == 0
+    (path,) = (tmp_path / "out" / "results").rglob("*.json")
+    record, weights = json.loads(path.read_text()), sha256_file(dpt / "model.safetensors")
+    assert [score["name"] for score in record["scores"]] == ["kid-scenes"]
+    for referee in (record["referee"], record["training"]["referee"]):
+        assert referee["spec"].startswith(f"transformers_depth,model={dpt}")
+        assert referee["weights_sha256"] == weights
+    probe = json.loads((tmp_path / "out" / "runs" / "seed-0" / "curve.jsonl").read_text().splitlines()[-1])["probe"]
+    assert probe["absrel"] > 0
+    # nothing reads such pictures unless it is named: the referee of scenes would give numbers that mean nothing
+    (data,) = (tmp_path / "out" / "datasets").iterdir()
+    images = tmp_path / "out" / "images"
+    commands = {
+        train: ["--dataset", str(data), "--cond", "depth", "--batch", "4", "--out", str(tmp_path / "x")],
+        evaluate: ["--images", str(images / "seed-0"), "--no-control", str(images / "no_control"), "--metric", "kid"],
+    }
+    capsys.readouterr()
+    for command, words in commands.items():
+        assert command.main(words) == 2
+        assert "reads depth off images of scenes alone, not of folder; give --referee" in capsys.readouterr().err
 
 
 def _depth_without(part: str, dpt: Path, place: Path) -> list[Map]:

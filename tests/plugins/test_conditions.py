@@ -633,7 +633,7 @@ def test_unlabelled_pixels_are_scored_by_nobody() -> None:
 
 
 def test_no_bundled_referee_pretends_to_know_other_classes() -> None:
-    with pytest.raises(UserError, match="no bundled referee knows the classes of palette ade20k; give evaluate"):
+    with pytest.raises(UserError, match="no bundled referee knows the classes of palette ade20k; give --referee"):
         _ = registry.make(Condition, "seg,palette=ade20k").referee
 
 
