@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
+from huggingface_hub import is_offline_mode, snapshot_download
 from huggingface_hub.errors import HFValidationError
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -46,7 +46,10 @@ class Captioner:
         if Path(self.model).is_dir():
             return Path(self.model)
         try:
-            return Path(snapshot_download(self.model, revision=self.revision, allow_patterns=_PARTS))
+            offline = is_offline_mode()  # said, since older versions ask the hub even for a commit they have
+            return Path(
+                snapshot_download(self.model, revision=self.revision, allow_patterns=_PARTS, local_files_only=offline)
+            )
         except (OSError, HFValidationError) as error:
             reason = first_line(error)
             raise UserError(f"no captioner {self.model} ({reason}); give a hub id or a folder") from None

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import ModelMixin
 from diffusers.utils import logging as diffusers_logging
 from torch import nn
 from transformers.utils import logging as transformers_logging
@@ -41,9 +42,9 @@ def load_whole(kind: Any, place: str | Path, **options: Any) -> Any:
         ValueError: The file lacks weights; it names one.
         Exception: What the library raises of a folder it cannot read (`UNREADABLE`).
     """
-    network, report = kind.from_pretrained(
-        place, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
-    )
+    precision = "torch_dtype" if issubclass(kind, ModelMixin) else "dtype"  # names that all versions allowed know
+    options = {**options, precision: torch.float32, "use_safetensors": True, "output_loading_info": True}
+    network, report = kind.from_pretrained(place, **options)
     lacking = sorted(name for name in report["missing_keys"] if not any(part in name for part in _NEVER_READ))
     if lacking:
         raise ValueError(f"the file of {type(network).__name__} lacks {len(lacking)} weights, {lacking[0]} among them")
