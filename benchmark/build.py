@@ -23,7 +23,7 @@ from benchmark.cli import main as cli_main
 from benchmark.contracts.plugins import Annotator, Condition, Images, Part, Source
 from benchmark.engine import hygiene
 from benchmark.engine.columns import check_columns, source_identity
-from benchmark.engine.datasets import BuiltDataset, Manifest, card
+from benchmark.engine.datasets import BuiltDataset, Manifest, card, write_command
 from benchmark.engine.executors import run_local, run_ray
 from benchmark.engine.exporters import export
 from benchmark.engine.pictures import grid
@@ -306,11 +306,12 @@ def _is_current(folder: Path, manifest: Manifest) -> bool:
 
 def _finish(plan: Plan, manifest: Manifest, folder: Path, form: Build) -> None:
     """Write preview and card, then the manifest that makes the dataset whole."""
-    anywhere = replace(form, workers=None, engine="local", rank=0, world=1)
+    anywhere = replace(form, workers=None, engine="local", rank=0, world=1, out=None)
     command = command_line(anywhere, typed(Build, preset({"recipe": form.recipe})))
     credit = read_recipe(form.recipe).credit if form.recipe else ""
     replace_file(folder / "preview.png", encode_png(_preview(plan, manifest, folder)))
     replace_file(folder / "README.md", card(plan, manifest, folder.resolve().name, command, credit).encode())
+    write_command(folder, command)
     manifest.write(folder)
     counts = ", ".join(f"{count} {split}" for split, count in manifest.num_rows.items())
     say(f"built {folder}: {counts}; pictures in {folder / 'preview.png'}")

@@ -23,6 +23,7 @@ from benchmark.question import Question, ask, spaces_of
 
 if TYPE_CHECKING:
     from benchmark.engine.bases import Base
+    from benchmark.engine.datasets import BuiltDataset
     from benchmark.engine.imagesets import ImageSet, Reference
 
 _STRIP_COLUMNS, _STRIP_SIDE, _STRIP_QUALITY = 8, 64, 82
@@ -76,7 +77,7 @@ def evaluate(form: Evaluate) -> Path:
     subject = Subject(
         config=config,
         reference=reference,
-        resolution=dataset.plan.resolution,
+        dataset=dataset,
         base=load_base(config["base"]["name"]),
         generated=imagesets.image_sets(form.images, reference.keys),
         no_control=imagesets.image_sets(floor, reference.keys),
@@ -179,7 +180,7 @@ class Subject:
     Attributes:
         config: How the images were made, as far as it is known.
         reference: The samples.
-        resolution: Side of every image.
+        dataset: What they are of.
         base: Whose autoencoder is the ceiling.
         generated: Sets of images, as many as there are of each sample.
         no_control: Those of the floor.
@@ -187,7 +188,7 @@ class Subject:
 
     config: dict[str, Any]
     reference: "Reference"
-    resolution: int
+    dataset: "BuiltDataset"
     base: "Base"
     generated: "list[ImageSet]"
     no_control: "list[ImageSet]"
@@ -210,7 +211,7 @@ class Subject:
 
         real = self.reference.images(rows)
         generated, no_control = (
-            [read_images(each.folder, each.names[rows], self.resolution) for each in sets]
+            [read_images(each.folder, each.names[rows], self.dataset.plan.resolution) for each in sets]
             for sets in (self.generated, self.no_control)
         )
         return Evidence(rows, generated, real, round_trip(self.base, real), no_control)
@@ -265,6 +266,7 @@ def _record(form: Evaluate, question: Question, condition: Condition, subject: S
         environment={
             **provenance(command_line(form)),
             "training": _training_provenance(config["control"]),
+            "building": subject.dataset.command,
             "drawing": [_drawn_by(each[0].folder) for each in (subject.generated, subject.no_control)],
             "comparability": comparability,
         },

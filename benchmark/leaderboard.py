@@ -154,9 +154,10 @@ def trained_by(record: Record) -> list[str]:
     return [part["command"] for part in provenance.get("parts", [provenance]) if "command" in part]
 
 
-def drawn_by(record: Record) -> dict[str, str]:
-    """Return the commands that drew the images of a record and those without control, as far as they are known."""
-    commands = zip(("Drawn", "Without control"), record.environment.get("drawing", ()), strict=False)
+def made_by(record: Record) -> dict[str, str]:
+    """Return the commands behind the data and the images of a record, as far as they are known."""
+    built, drawn = record.environment.get("building"), record.environment.get("drawing", ())
+    commands = zip(("Data built", "Drawn", "Drawn without control"), (built, *drawn), strict=False)
     return {what: command for what, command in commands if command}
 
 
@@ -215,7 +216,7 @@ def _environment(finalize: Callable[[object], object] | None = None) -> jinja2.E
     )
     numbers = (shown, shown_alone, shown_spread, shown_worst, shown_failures, shown_needed, shown_changes, shown_onsets)
     settings = (shown_pairs, shown_updates, shown_epochs, shown_values, shown_end, shown_width, shown_improvement)
-    words = (one_line, trained_by, drawn_by)
+    words = (one_line, trained_by, made_by)
     helpers = (*numbers, *settings, *words, charts, profile_chart, comparisons, dials, dirt, together)
     environment.globals |= {helper.__name__: helper for helper in helpers}
     environment.globals |= {"onset": ONSET, "share": SHARE, "anchors": ANCHORS}

@@ -12,7 +12,7 @@ import yaml
 from numpy.typing import NDArray
 
 from benchmark.base.errors import UserError, did_you_mean
-from benchmark.base.files import pretty_json, replace_file, without_empty
+from benchmark.base.files import pretty_json, read_json, replace_file, without_empty
 from benchmark.base.forms import checked, read_form
 from benchmark.contracts.plugins import SPLITS
 from benchmark.engine.hygiene import CHECKS, Likeness, counts, find_likeness
@@ -20,6 +20,7 @@ from benchmark.engine.plan import Plan
 from benchmark.engine.shards import Commit, Place, check_file, fingerprint, located_rows, read_rows
 
 MANIFEST_VERSION = 1
+_COMMAND = "command.json"
 _HYGIENE = {"excluded", "reported", "counts"}
 
 
@@ -116,6 +117,12 @@ class BuiltDataset:
         """The folder's name."""
         return self.folder.resolve().name
 
+    @property
+    def command(self) -> str | None:
+        """What builds the same, wherever and in however many processes; None of a dataset that does not say."""
+        path = self.folder / _COMMAND
+        return str(read_json(path).get("command")) if path.exists() else None
+
     def condition(self, name: str) -> dict[str, Any]:
         """Return the description of one of the dataset's conditions.
 
@@ -166,6 +173,11 @@ class BuiltDataset:
             return np.arange(self.manifest.num_rows[split])
         keys = (row["key"] for path in self.files(split) for row in read_rows(path, ["key"]))
         return np.array([i for i, key in enumerate(keys) if key not in self.manifest.excluded], dtype=np.int64)
+
+
+def write_command(folder: Path, command: str) -> None:
+    """Put what builds the same dataset beside it."""
+    replace_file(folder / _COMMAND, pretty_json({"command": command}))
 
 
 def card(plan: Plan, manifest: Manifest, name: str, command: str, credit: str = "") -> str:

@@ -60,6 +60,12 @@ class DatasetPage:
         return f"dataset-{sha256(canonical_json([self.name, self.fingerprint]))[:16]}.html"
 
     @property
+    def command(self) -> str | None:
+        """What builds it, as the first of its records that says so has it."""
+        records = (row.record for section in self.sections for row in section.rows)
+        return next((command for record in records if (command := record.environment.get("building"))), None)
+
+    @property
     def conditions(self) -> list[str]:
         """What it was judged by."""
         return sorted({section.first.record.condition for section in self.sections})

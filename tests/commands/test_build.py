@@ -141,6 +141,17 @@ def test_growing_keeps_every_shard_and_adds_one(tiny: Path) -> None:
     assert len(set(keys)) == 1000
 
 
+def test_a_dataset_says_what_builds_the_same_elsewhere(tiny: Path, tmp_path: Path) -> None:
+    dataset = BuiltDataset.open(tiny)
+    said = "python -m benchmark.build --cond seg --cond canny --source scenes,val=8,test=24 --size 500"
+    assert dataset.command == said
+    assert f"Made by `{said}` from" in (tiny / "README.md").read_text()
+    assert main([*said.split()[3:], "--out", str(tmp_path / "again")]) == 0
+    assert BuiltDataset.open(tmp_path / "again").manifest == dataset.manifest
+    (tiny / "command.json").unlink()  # as of datasets that were built before it was kept
+    assert BuiltDataset.open(tiny).command is None
+
+
 @pytest.mark.parametrize("split", ["val", "test", "train"])
 def test_a_lost_commit_is_made_again_with_the_same_fingerprint(tiny: Path, split: str) -> None:
     before, whole = shards(tiny), manifest(tiny)
@@ -156,6 +167,7 @@ def test_a_killed_build_goes_on_where_it_stopped(tiny: Path) -> None:
         "manifest.json",
         "README.md",
         "preview.png",
+        "command.json",
         "commits/val-000000.json",
         str(shard(tiny, "val").relative_to(tiny)),
     ]

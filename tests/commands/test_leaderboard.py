@@ -64,15 +64,19 @@ def with_probes(path: Path, curve: dict[int, float]) -> None:
     path.with_suffix(".jsonl").write_text("\n".join(rows))
 
 
-def test_the_page_of_a_record_says_how_its_images_were_drawn(tmp_path: Path) -> None:
-    known = {"command": "a command", "drawing": [None, "python -m benchmark.generate --out <floor>"]}
+def test_the_page_of_a_record_says_how_its_data_were_built_and_its_images_drawn(tmp_path: Path) -> None:
+    built, drawn = "python -m benchmark.build --cond 'seg,a=<b>'", [None, "python -m benchmark.generate --out <floor>"]
+    known = {"command": "a command", "building": built, "drawing": drawn}
     for name, environment in (("old", {"command": "a command"}), ("new", known)):
         write_record(tmp_path, made_up(name, 0.5).model_copy(update={"environment": environment}))
     assert main(["--results", str(tmp_path)]) == 0
     old, new = ((tmp_path / "site" / f"{name}.html").read_text() for name in ("old", "new"))
-    assert "<p>Without control by <code>python -m benchmark.generate --out &lt;floor&gt;</code></p>" in new
+    assert "<p>Drawn without control by <code>python -m benchmark.generate --out &lt;floor&gt;</code></p>" in new
+    assert "<p>Data built by <code>python -m benchmark.build --cond &#39;seg,a=&lt;b&gt;&#39;</code></p>" in new
     assert "Drawn by" not in new
-    assert "Without control by" not in old
+    assert " by <code>python" not in old
+    (page,) = (tmp_path / "site").glob("dataset-*.html")
+    assert "<p>Built by <code>python -m benchmark.build --cond &#39;seg,a=&lt;b&gt;&#39;</code></p>" in page.read_text()
 
 
 def board_of(*records: Record) -> list[list[tuple[str, int | None]]]:
