@@ -121,7 +121,8 @@ class BuiltDataset:
     def command(self) -> str | None:
         """What builds the same, wherever and in however many processes; None of a dataset that does not say."""
         path = self.folder / _COMMAND
-        return str(read_json(path).get("command")) if path.exists() else None
+        command = read_json(path).get("command") if path.exists() else None
+        return command if isinstance(command, str) else None
 
     def condition(self, name: str) -> dict[str, Any]:
         """Return the description of one of the dataset's conditions.
