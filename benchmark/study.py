@@ -152,8 +152,11 @@ def _drawings(document: dict[str, Any], trains: tuple[Train, ...], root: Path, p
 def _scoring(document: dict[str, Any], train: Train, images: Path, floor: Path, root: Path, path: Path) -> Evaluate:
     """Return how images are scored by the condition of a run."""
     places = {"images": images, "no_control": floor, "results": root / "results", "cache": root / "cache"}
-    asked = {"referee": train.referee, **document.get("evaluate", {}), "cond": train.cond}
-    return _form(Evaluate, {name: value for name, value in asked.items() if value is not None} | places, path)
+    own, settled = document.get("evaluate", {}), {**places, "cond": train.cond}
+    if taken := own.keys() & settled.keys():
+        raise UserError(f"{path}: evaluate.{min(taken)} follows from the runs; leave it out")
+    referee = {"referee": train.referee} if train.referee else {}
+    return _form(Evaluate, {**referee, **own, **settled}, path)
 
 
 def _label(chosen: dict[str, Any]) -> str:

@@ -50,6 +50,17 @@ def test_a_study_goes_from_data_to_board_and_resumes(tmp_path: Path, capsys: pyt
     assert capsys.readouterr().out.count("finished") == 2
 
 
+@pytest.mark.parametrize("field", ["cond", "images", "results"])
+def test_what_follows_from_the_runs_is_not_said_again_of_their_scores(field: str, tmp_path: Path) -> None:
+    file = tmp_path / "tiny.toml"
+    file.write_text(f'{TINY}[evaluate]\n{field} = "canny"\n')
+    with pytest.raises(UserError, match=f"evaluate.{field} follows from the runs; leave it out"):
+        read_design(str(file), tmp_path / "out")
+    file.write_text(f'{TINY}[evaluate]\nmetric = ["kid"]\nreferee = "scenes:seg"\n')
+    forms = [form for cell in read_design(str(file), None).cells for each in cell.drawings for form in each.evaluate]
+    assert {(form.cond, form.metric, form.referee) for form in forms} == {("seg", ("kid",), "scenes:seg")}
+
+
 def test_two_processes_share_a_study(tmp_path: Path) -> None:
     file = tmp_path / "tiny.toml"
     file.write_text(TINY)
