@@ -27,6 +27,11 @@ from benchmark.engine.executors import run_local, run_ray
 from benchmark.engine.plan import Plan
 from benchmark.sources.folder import Folder
 
+# what older releases of Ray leave behind: log files and a process that nobody closed
+pytestmark = [
+    pytest.mark.filterwarnings(rf"ignore:Exception ignored in. <{what}:pytest.PytestUnraisableExceptionWarning")
+    for what in ("_io.FileIO name=.*/ray-.*/logs/", "function Popen.__del__")
+]
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_log_monitor": False}
 
 
