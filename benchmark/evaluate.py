@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from benchmark import registry
 from benchmark.base.console import progress, say
 from benchmark.base.errors import UserError, did_you_mean
-from benchmark.base.files import canonical_json, replace_file, sha256
+from benchmark.base.files import canonical_json, sha256
 from benchmark.cli import command_line, option
 from benchmark.cli import main as cli_main
 from benchmark.contracts.plugins import SPLITS, Condition, Metric
@@ -57,7 +57,7 @@ def evaluate(form: Evaluate) -> Path:
     from benchmark.engine import imagesets
     from benchmark.engine.bases import load_base
     from benchmark.engine.datasets import BuiltDataset
-    from benchmark.engine.records import read_record, record_path, write_record, write_samples
+    from benchmark.engine.records import read_record, record_path, samples_table, write_record
 
     config = _config(form)
     dataset = BuiltDataset.open(form.dataset or Path(config["dataset"]["path"]))
@@ -83,10 +83,12 @@ def evaluate(form: Evaluate) -> Path:
         no_control=imagesets.image_sets(floor, reference.keys),
     )
     record = _record(form, question, condition, subject)
-    _write_strip(path.with_suffix(".webp"), condition, reference, subject.evidence(slice(0, _STRIP_COLUMNS)))
-    _copy_curve(config, path.with_suffix(".jsonl"))
-    write_samples(path, record, reference.keys)
-    write_record(form.results, record)  # last: a record stands for all that lies beside it
+    beside = {
+        ".webp": _strip(condition, reference, subject.evidence(slice(0, _STRIP_COLUMNS))),
+        ".parquet": samples_table(record, reference.keys),
+        **_curve(config["control"]),
+    }
+    write_record(form.results, record, beside)
     _say_scores(record, condition, path)
     return path
 
@@ -308,8 +310,8 @@ def _drawn_by(folder: Path) -> str | None:
     return str(read_finished(folder, IMAGES)["provenance"]["command"]) if is_generated(folder) else None
 
 
-def _write_strip(path: Path, condition: Condition, reference: "Reference", evidence: Evidence) -> None:
-    """Keep a picture: condition, reference, generated, without control, for the first samples."""
+def _strip(condition: Condition, reference: "Reference", evidence: Evidence) -> bytes:
+    """Return a picture as a WebP file: condition, reference, generated, without control, for the first samples."""
     import cv2
 
     from benchmark.engine.pictures import grid
@@ -326,13 +328,14 @@ def _write_strip(path: Path, condition: Condition, reference: "Reference", evide
     ok, data = cv2.imencode(".webp", picture, [cv2.IMWRITE_WEBP_QUALITY, _STRIP_QUALITY])
     if not ok:
         raise ValueError("cannot encode the picture strip")
-    replace_file(path, data.tobytes())
+    return bytes(data)
 
 
-def _copy_curve(config: dict[str, Any], path: Path) -> None:
-    """Keep the training curve beside the record."""
-    if "run" in config["control"]:
-        replace_file(path, (Path(config["control"]["run"]) / "curve.jsonl").read_bytes())
+def _curve(control: dict[str, Any]) -> dict[str, bytes]:
+    """Return the training curve as a file beside the record; none of what was not trained here, or of several."""
+    from benchmark.engine.checkpoints import curve_at
+
+    return {".jsonl": curve_at(Path(control["run"]), control["step"])} if "run" in control else {}
 
 
 def _say_scores(record: Record, condition: Condition, path: Path) -> None:

@@ -225,9 +225,7 @@ def _controls(form: Generate, dataset: "BuiltDataset") -> tuple[list[_Control], 
         UserError: Runs on different bases, or on one condition.
     """
     if form.controlnet is not None:
-        method = registry.make(Method, form.method)
-        words = {"name": Path(form.controlnet).name, "weights": form.controlnet, "method": registry.describe(method)}
-        return [_Control(method.load(form.controlnet).eval(), _only_condition(form, dataset), words)], form.base
+        return [_released(form.controlnet, form.method, _only_condition(form, dataset))], form.base
     controls = [_trained(run) for run in form.run]
     bases = sorted({control.description["base"] for control in controls} or {form.base})
     if len(bases) > 1:
@@ -237,20 +235,31 @@ def _controls(form: Generate, dataset: "BuiltDataset") -> tuple[list[_Control], 
     return controls, bases[0]
 
 
+def _released(place: str, spec: str, condition: str) -> _Control:
+    """Return the control in a folder or hub repository; its weights tell it from others of the same name."""
+    from benchmark.engine.pretrained import hash_weights
+
+    method = registry.make(Method, spec)
+    module = method.load(place).eval()
+    words = {"name": Path(place).name, "weights": place, "weights_sha256": hash_weights(module)}
+    return _Control(module, condition, {**words, "method": registry.describe(method)})
+
+
 def _trained(run: Path) -> _Control:
     """Return the control a finished run ended with."""
     from benchmark.base.forms import checked
     from benchmark.contracts.records import Trained
-    from benchmark.engine.checkpoints import checkpoint_step, newest_checkpoint
+    from benchmark.engine.checkpoints import weights_at
     from benchmark.engine.runs import RUN, read_finished
 
     record = read_finished(run, RUN)
     if record["status"] == "diverged":
         raise UserError(f"{run} diverged ({record['reason']}); a run without an end has nothing to draw with")
-    config, checkpoint = record["config"], newest_checkpoint(run)
+    config = record["config"]
     checked(Trained, config, f"{run / RUN}", "train it again in another folder")
-    module = registry.remake(Method, config["method"]).load(str(checkpoint))
-    words = {"name": run.resolve().name, "run": str(run), "step": checkpoint_step(checkpoint), **config}
+    step = config["recipe"]["steps"]
+    module = registry.remake(Method, config["method"]).load(str(weights_at(run, step)))
+    words = {"name": run.resolve().name, "run": str(run), "step": step, **config}
     return _Control(module.eval(), config["condition"]["name"], words)
 
 

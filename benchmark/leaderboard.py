@@ -20,7 +20,7 @@ from benchmark.engine.board import Section, counted, sections
 from benchmark.engine.cells import ANCHORS, Cell, Row
 from benchmark.engine.claims import Verdict, judge, read_claims
 from benchmark.engine.pages import DatasetPage, StudyPage, dataset_pages, study_pages
-from benchmark.engine.records import read_failures, read_invalidated, read_records
+from benchmark.engine.records import read_beside, read_failures, read_invalidated, read_records
 from benchmark.engine.studies import read_studies
 from benchmark.numbers.efficiency import SHARE, Needed
 from benchmark.numbers.improvement import Improvement
@@ -245,9 +245,9 @@ def _write_records(
     page = environment.get_template("record.html")
     rows = [(row, None) for row in section.rows] + [(aside.row, aside.why) for aside in section.aside]
     for row, why in rows:
-        strip, name = row.path.with_suffix(".webp"), row.record.evaluation_id
-        if strip.exists():
-            _keep(folder / "pictures" / strip.name, strip.read_bytes())
+        strip, name = read_beside(row.path, row.record, ".webp"), row.record.evaluation_id
+        if strip is not None:
+            _keep(folder / "pictures" / f"{name}.webp", strip)
         text = row.path.read_text("utf-8")
         its = [study for study in studies if name in study.ids]
         html = page.render(row=row, why=why, text=text, dataset=dataset, studies=its)

@@ -125,7 +125,7 @@ def _without_paths(control: dict[str, Any]) -> dict[str, Any]:
     """Return what steered the images without the places it lay in: they belong to one machine."""
     if "parts" in control:
         return {**control, "parts": [_without_paths(part) for part in control["parts"]]}
-    kept = {key: value for key, value in control.items() if key != "run"}
+    kept = {key: value for key, value in control.items() if key not in ("run", "weights")}
     if "dataset" in kept:
         kept["dataset"] = {key: value for key, value in kept["dataset"].items() if key != "path"}
     return kept

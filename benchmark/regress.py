@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from benchmark import registry
 from benchmark.base.console import say
 from benchmark.base.errors import UserError
-from benchmark.base.files import pretty_json, replace_file
+from benchmark.base.files import replace_file, sealed_json, unsealed
 from benchmark.cli import main as cli_main
 from benchmark.cli import option, positive
 from benchmark.contracts.plugins import Condition
@@ -118,7 +118,7 @@ def read_bands(path: Path) -> Bands:
     if not path.exists():
         raise UserError(f"{path} does not exist; make it with python -m benchmark.regress --learn")
     try:
-        return Bands.model_validate_json(path.read_bytes())
+        return Bands.model_validate_json(unsealed(path.read_bytes(), str(path), "restore it, or make it with --learn"))
     except ValidationError as error:
         raise UserError(f"{path} holds no bands ({str(error)!r:.200}); restore it, or make it with --learn") from None
 
@@ -231,7 +231,7 @@ def learn(form: Regress) -> Path:
         runs=tuple(runs_of(reference)),
         environment=provenance("python -m benchmark.regress --learn"),
     )
-    replace_file(form.bands, pretty_json(made.model_dump(mode="json")))
+    replace_file(form.bands, sealed_json(made.model_dump(mode="json")))
     say(f"bands of {len(made.runs)} runs: {form.bands}")
     return form.bands
 

@@ -114,7 +114,8 @@ def _train(form: Train, ranks: "Ranks") -> Path:
     config = _config(form, dataset, method, recipe, ranks.world)
     if referee and form.referee:
         config["referee"] = {"spec": registry.full_spec(referee), **referee.identity()}
-    if ended := runs.ended(run, runs.RUN, config):
+    ended = runs.ended(run, runs.RUN, config)
+    if ended == "diverged" or (ended and _is_whole(run, recipe.steps)):
         if ranks.is_main:
             say(f"{run} is already {ended}")
         return run
@@ -123,6 +124,7 @@ def _train(form: Train, ranks: "Ranks") -> Path:
         data = load_data(base, dataset, condition, form)
     module = new_module(method, base, recipe.seeds["init"])
     if ranks.is_main:
+        runs.reopen(run, runs.RUN) if ended else None
         runs.begin(run, runs.RUN, config, runs.provenance(command_line(form)))
     started = time.monotonic()
     trainee = Trainee(module, method.save, lambda folder: method.load(str(folder)))
@@ -136,6 +138,17 @@ def _train(form: Train, ranks: "Ranks") -> Path:
     if ranks.is_main:
         _finish(form, run, condition, module, checkpoint, round(time.monotonic() - started, 1))
     return run
+
+
+def _is_whole(run: Path, steps: int) -> bool:
+    """Whether a run that ended still has its weights and its curve."""
+    from benchmark.engine.checkpoints import curve_at, weights_at
+
+    try:
+        weights_at(run, steps), curve_at(run, steps)
+    except UserError:
+        return False
+    return True
 
 
 def _finish(form: Train, run: Path, condition: Condition, module: Any, checkpoint: Path, seconds: float) -> None:

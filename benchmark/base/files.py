@@ -11,6 +11,7 @@ from typing import Any
 from benchmark.base.errors import UserError
 
 _ABSENT = "absent"
+_SEAL_BEFORE, _SEAL_BEHIND = b'{\n  "content_sha256": "', b'",'
 
 
 def canonical_json(value: object) -> bytes:
@@ -21,6 +22,46 @@ def canonical_json(value: object) -> bytes:
 def pretty_json(value: object) -> bytes:
     """Return JSON for people: sorted keys, two spaces, closing newline; NaN is refused."""
     return (json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def sealed_json(value: object) -> bytes:
+    """Return JSON for people whose first entry is the sha256 of all the rest: a bit that turned does not go unseen."""
+    plain = pretty_json(value)
+    return _SEAL_BEFORE + sha256(plain).encode() + _SEAL_BEHIND + plain.removeprefix(b"{")
+
+
+def unsealed(data: bytes, where: str, remedy: str) -> bytes:
+    """Return the JSON that `sealed_json` sealed, without its seal.
+
+    Raises:
+        UserError: It is not what was sealed.
+    """
+    plain = b"{" + data[len(_SEAL_BEFORE) + 64 + len(_SEAL_BEHIND) :]
+    if data != _SEAL_BEFORE + sha256(plain).encode() + _SEAL_BEHIND + plain[1:]:
+        raise UserError(f"{where} is not what was written: damaged, or changed by hand; {remedy}")
+    return plain
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Return the object that `sealed_json` made the content of a file.
+
+    Raises:
+        UserError: The file is missing, or is not what was written.
+    """
+    remedy = "delete it or restore it"
+    return json_object(unsealed(read_bytes(path), str(path), remedy), str(path), remedy)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return what is in a file.
+
+    Raises:
+        UserError: The file is missing.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
 
 
 def without_empty(record: dict[str, Any], *names: str) -> dict[str, Any]:
@@ -50,11 +91,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         UserError: The file is missing, is not JSON that could be written again, or is not an object.
     """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist") from None
-    value = json_object(data, str(path), "delete it or restore it")
+    value = json_object(read_bytes(path), str(path), "delete it or restore it")
     try:
         canonical_json(value)
     except ValueError as error:

@@ -248,7 +248,11 @@ class Invalidated(_Frozen):
 
 
 class Record(_Frozen):
-    """One evaluation of one run: immutable, self-describing, enough to make the board from."""
+    """One evaluation of one run: immutable, self-describing, enough to make the board from.
+
+    Attributes:
+        attached: The sha256 of the files beside it, by the ending of their names: pictures, samples, training curve.
+    """
 
     schema_version: Literal[1] = 1
     evaluation_id: Id
@@ -267,6 +271,7 @@ class Record(_Frozen):
     floor_scores: tuple[Score, ...]
     counts: Counts
     environment: dict[str, Any]
+    attached: dict[str, str] = {}
 
     @property
     def measured(self) -> dict[str, Score]:

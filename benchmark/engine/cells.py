@@ -67,7 +67,7 @@ class Row:
     @cached_property
     def probes(self) -> list[dict[str, Any]]:
         """The rows of the curve beside the record that hold a probe; none where there are neither."""
-        return read_probes(self.path)
+        return read_probes(self.path, self.record)
 
     @cached_property
     def onset(self) -> int | None:

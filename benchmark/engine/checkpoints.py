@@ -6,7 +6,7 @@ A checkpoint is a folder of them whose seal tells whether it is still what was w
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from benchmark.base.errors import UserError
 from benchmark.base.files import pretty_json, read_json, replace_file, sha256_file, write_through
 
 _SEAL = "state/sha256.json"
+KEPT_CURVE = "state/curve.jsonl"  # of a checkpoint: the run's curve up to it
 
 
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
@@ -48,13 +49,16 @@ def seal(folder: Path) -> None:
     replace_file(folder / _SEAL, pretty_json(hashes))
 
 
-def check_seal(folder: Path) -> None:
-    """Make sure that the files of a sealed folder are those it was sealed with.
+def check_seal(folder: Path, names: Callable[[str], bool] = lambda name: True) -> None:
+    """Make sure that the files of a sealed folder, all or those of some names, are those it was sealed with.
 
     Raises:
-        UserError: One is missing or another, or the folder has no seal.
+        UserError: One is missing or another, the folder has no seal, or the seal knows no such file.
     """
-    for name, digest in read_json(folder / _SEAL).items():
+    sealed = {name: digest for name, digest in read_json(folder / _SEAL).items() if names(name)}
+    if not sealed:
+        raise UserError(f"{_SEAL} does not name it")
+    for name, digest in sealed.items():
         path = folder / name
         if not path.is_file():
             raise UserError(f"{name} is missing")
@@ -92,6 +96,34 @@ def newest_checkpoint(run: Path) -> Path:
     if not found:
         raise UserError(f"{run} holds no checkpoint; train it with python -m benchmark.train")
     return found[-1]
+
+
+def weights_at(run: Path, step: int) -> Path:
+    """Return the folder of the weights a run had after so many updates.
+
+    Raises:
+        UserError: They are not there, or are not what was written.
+    """
+    return _sound(run, step, lambda name: not name.startswith("state/"))
+
+
+def curve_at(run: Path, step: int) -> bytes:
+    """Return the curve of a run up to so many updates, as its checkpoint keeps it.
+
+    Raises:
+        UserError: It is not there, or is not what was written.
+    """
+    return (_sound(run, step, lambda name: name == KEPT_CURVE) / KEPT_CURVE).read_bytes()
+
+
+def _sound(run: Path, step: int, names: Callable[[str], bool]) -> Path:
+    folder = run / "checkpoints" / f"step-{step}"
+    try:
+        check_seal(folder, names)
+    except UserError as error:
+        remedy = "delete that folder and run the run's train command again"
+        raise UserError(f"{folder} is not whole ({error}); {remedy}") from None
+    return folder
 
 
 def checkpoints(run: Path) -> list[Path]:

@@ -13,9 +13,10 @@ import torch
 from accelerate import tracking
 
 from benchmark.base.errors import UserError, did_you_mean
-from benchmark.base.files import replace_file
+from benchmark.base.files import json_object, replace_file
 
 CURVE = "curve.jsonl"
+_MEND = "its last checkpoint keeps a copy in state"
 Track = Callable[[Mapping[str, float], int], None]
 
 
@@ -49,15 +50,23 @@ class Journal:
 
 
 @contextmanager
-def journal(run: Path, batch: int, first: int, tracker: str | None, *, hidden: bool = False) -> Iterator[Journal]:
-    """Open the journal of a run that goes on after so many updates; what it held of later ones is dropped.
+def journal(
+    run: Path, batch: int, first: int, before: bytes, tracker: str | None, *, hidden: bool = False
+) -> Iterator[Journal]:
+    """Open the journal of a run that goes on after so many updates; a hidden one leaves no trace.
 
-    A hidden one leaves no trace.
+    Args:
+        run: The run's folder.
+        batch: Images an update.
+        first: Updates that are done.
+        before: The curve up to there; what the folder's own holds is dropped.
+        tracker: Name of the tracker that is told too, if any.
+        hidden: Whether nothing is to be noted.
     """
     if hidden:
         yield Journal(Path(os.devnull), batch, _untracked)
         return
-    _trim(run / CURVE, first)
+    replace_file(run / CURVE, before)
     with _tracking(tracker, run, first) as track:
         yield Journal(run / CURVE, batch, track)
 
@@ -104,13 +113,10 @@ def peak_memory_gib(device: torch.device) -> float:
 
 
 def read_curve(run: Path) -> list[dict[str, Any]]:
-    """Return the rows of a run's curve in order: step, images seen, and a loss or a probe's scores."""
-    return [json.loads(line) for line in (run / CURVE).read_text().splitlines()]
+    """Return the rows of a run's curve in order: step, images seen, and a loss or a probe's scores.
 
-
-def _trim(path: Path, step: int) -> None:
-    """Drop the lines written after the checkpoint a run goes on from, and one that was cut off in writing."""
-    path.touch()
-    whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("}\n")]
-    kept = [line for line in whole if step and json.loads(line)["step"] <= step]  # from the start, no probe either
-    replace_file(path, "".join(kept).encode())
+    Raises:
+        UserError: It is damaged.
+    """
+    lines = (run / CURVE).read_bytes().splitlines()
+    return [json_object(line, f"{run / CURVE}, line {number}", _MEND) for number, line in enumerate(lines, 1)]

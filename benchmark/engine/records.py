@@ -1,6 +1,6 @@
 """Result records on disk: written once, read back whole, found again by folder."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
 from benchmark.base.errors import UserError
-from benchmark.base.files import canonical_json, create_once, json_object, pretty_json, replace_file, sha256
+from benchmark.base.files import create_once, json_object, replace_file, sealed_json, sha256, unsealed
 from benchmark.base.forms import checked, read_toml
 from benchmark.contracts.records import Failure, Invalidated, Record
 
@@ -38,18 +38,48 @@ def _folder(root: Path, *names: str) -> Path:
     return root.joinpath(*names)
 
 
-def write_record(root: Path, record: Record) -> Path:
-    """Keep a record in its place below a results folder; one with the same id is left as it is."""
-    path = record_path(root, record.dataset["name"], record.condition, record.method, record.evaluation_id)
-    create_once(path, pretty_json(record.model_dump(mode="json")))
+def write_record(root: Path, record: Record, beside: Mapping[str, bytes] | None = None) -> Path:
+    """Keep a record in its place below a results folder; one with the same id is left as it is.
+
+    Args:
+        root: The results folder.
+        record: What is kept.
+        beside: Files that belong to it, by the ending of their names; it says their hashes.
+    """
+    path, files = _place(root, record), beside or {}
+    if path.exists():
+        return path
+    for ending, data in files.items():
+        replace_file(path.with_suffix(ending), data)
+    attached = {ending: sha256(data) for ending, data in files.items()}
+    whole = record.model_copy(update={"attached": attached})
+    create_once(path, sealed_json(whole.model_dump(mode="json")))  # last: it stands for all that lies beside it
     return path
+
+
+def _place(root: Path, record: Record) -> Path:
+    return record_path(root, record.dataset["name"], record.condition, record.method, record.evaluation_id)
+
+
+def read_beside(path: Path, record: Record, ending: str) -> bytes | None:
+    """Return a file that belongs to a record, by the ending of its name; None where the record has none.
+
+    Raises:
+        UserError: It is missing, is not what was written, or lies there though the record does not name it.
+    """
+    file = path.with_suffix(ending)
+    data = file.read_bytes() if file.exists() else None
+    if (None if data is None else sha256(data)) == record.attached.get(ending):
+        return data
+    fault = "is missing" if data is None else "is not what was written with the record beside it"
+    raise UserError(f"{file} {fault}; restore it, or score the images again: {record.environment['command']}")
 
 
 def write_failure(root: Path, failure: Failure) -> Path:
     """Keep a failure beside the records of its method; one with the same id is left as it is."""
     folder = _folder(root, str(failure.dataset["name"]), failure.condition, failure.method)
     path = folder / f"{failure.failure_id}{_FAILED}"
-    create_once(path, pretty_json(failure.model_dump(mode="json")))
+    create_once(path, sealed_json(failure.model_dump(mode="json")))
     return path
 
 
@@ -65,11 +95,12 @@ def read_record(path: Path) -> Record:
 def _read(path: Path, kind: type[F]) -> F:
     if not path.is_file():
         raise UserError(f"{path} is no file; give a record that benchmark.evaluate wrote")
+    remedy = "remove it or restore it"
     try:
-        return kind.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(unsealed(path.read_bytes(), str(path), remedy))
     except (ValidationError, RecursionError) as error:
         first = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} is no valid record ({first}); remove it or restore it") from None
+        raise UserError(f"{path} is no valid record ({first}); {remedy}") from None
 
 
 class _Probe(BaseModel):
@@ -79,14 +110,14 @@ class _Probe(BaseModel):
     probe: dict[str, float | None]
 
 
-def read_probes(record: Path) -> list[dict[str, Any]]:
-    """Return the rows of the curve beside a record that hold a probe; none where there is no curve.
+def read_probes(path: Path, record: Record) -> list[dict[str, Any]]:
+    """Return the rows of a record's curve that hold a probe; none where it has no curve.
 
     Raises:
         UserError: The curve is damaged.
     """
-    curve, remedy = record.with_suffix(".jsonl"), "restore it"
-    lines = curve.read_bytes().splitlines() if curve.exists() else []
+    curve, remedy = path.with_suffix(".jsonl"), "restore it"
+    lines = (read_beside(path, record, ".jsonl") or b"").splitlines()
     rows = [json_object(line, f"{curve}, line {number}", remedy) for number, line in enumerate(lines, 1)]
     probes = [row for row in rows if "probe" in row]
     for row in probes:
@@ -94,8 +125,8 @@ def read_probes(record: Path) -> list[dict[str, Any]]:
     return probes
 
 
-def write_samples(path: Path, record: Record, keys: Sequence[str]) -> None:
-    """Keep the influence of each sample on each score of a record beside it, as a table with a row for each key.
+def samples_table(record: Record, keys: Sequence[str]) -> bytes:
+    """Return the influence of each sample on each score of a record, as a Parquet file with a row for each key.
 
     Raises:
         UserError: A metric that does not say what each sample adds.
@@ -109,41 +140,26 @@ def write_samples(path: Path, record: Record, keys: Sequence[str]) -> None:
     buffer = BytesIO()
     smallest = {"compression": "zstd", "use_dictionary": False, "use_byte_stream_split": list(columns)}
     pq.write_table(pa.table({_KEY: list(keys), **columns}), buffer, write_statistics=False, **smallest)
-    replace_file(path.with_suffix(_SAMPLES), buffer.getvalue())
+    return buffer.getvalue()
 
 
 def read_samples(path: Path, record: Record) -> dict[str, NDArray[np.float64]]:
     """Return the influences (N,) of the samples on each score of a record, in the order of their keys.
 
     Raises:
-        UserError: They were not kept, or are not those of this record.
+        UserError: They were not kept, or are not what was written.
     """
-    beside = path.with_suffix(_SAMPLES)
-    if not beside.exists():
+    beside, data = path.with_suffix(_SAMPLES), read_beside(path, record, _SAMPLES)
+    if data is None:
         raise UserError(
-            f"{beside} is missing: the record alone does not say what each sample adds; score its images again, with "
+            f"{beside} was not kept: the record alone does not say what each sample adds; score its images again, with "
             f"another --results if the record is to stay: {record.environment['command']}"
         )
     try:
-        table = pq.read_table(beside)
+        table = pq.read_table(BytesIO(data))
     except pa.ArrowException as error:
         raise UserError(f"{beside} cannot be read ({error}); score the images of the record again") from None
-    if not _belongs(table, record):
-        raise UserError(f"{beside} is not of the record beside it; score its images again with another --results")
     return {name: table[name].to_numpy().astype(np.float64) for name in record.measured}
-
-
-def _belongs(table: pa.Table, record: Record) -> bool:
-    """Whether a table is of a record's samples, and its columns, in single precision, spread as the errors say."""
-    if {*table.column_names} != {_KEY, *record.measured}:
-        return False
-    if sha256(canonical_json(table[_KEY].to_pylist())) != record.dataset["keys_sha256"]:
-        return False
-    spreads = {name: np.std(table[name].to_numpy(), ddof=1, dtype=np.float64) for name in record.measured}
-    return all(
-        np.isclose(spreads[name] / np.sqrt(len(table)), score.stderr, rtol=1e-3, atol=1e-9)
-        for name, score in record.measured.items()
-    )
 
 
 def read_records(root: Path) -> dict[Path, Record]:

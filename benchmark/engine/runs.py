@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.base.errors import UserError
-from benchmark.base.files import create_once, difference, pretty_json, read_json, refuse_foreign, replace_file
+from benchmark.base.files import create_once, difference, read_sealed, refuse_foreign, replace_file, sealed_json
 from benchmark.base.forms import checked
 from benchmark.base.provenance import commit, machine, package_versions
 from benchmark.contracts.records import Work
@@ -32,19 +32,25 @@ def ended(folder: Path, file: str, config: dict[str, Any]) -> str | None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    record = read_json(path)
+    record = read_sealed(path)
     checked(Work, record, str(path), "delete its folder and make it again")
     return record
 
 
 def begin(folder: Path, file: str, config: dict[str, Any], provenance: dict[str, Any]) -> None:
     """Write a folder's record, unless it is there already."""
-    create_once(folder / file, pretty_json({"config": config, "provenance": provenance, "status": _OPEN}))
+    create_once(folder / file, sealed_json({"config": config, "provenance": provenance, "status": _OPEN}))
+
+
+def reopen(folder: Path, file: str) -> None:
+    """Take back that the work in a folder ended, and how."""
+    kept = {name: value for name, value in _read(folder / file).items() if name in ("config", "provenance")}
+    replace_file(folder / file, sealed_json({**kept, "status": _OPEN}))
 
 
 def finish(folder: Path, file: str, status: str, **more: Any) -> None:
     """Set the status of a folder: "finished", or "diverged"."""
-    replace_file(folder / file, pretty_json({**_read(folder / file), "status": status, **more}))
+    replace_file(folder / file, sealed_json({**_read(folder / file), "status": status, **more}))
 
 
 def read_finished(folder: Path, file: str) -> dict[str, Any]:

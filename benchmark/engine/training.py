@@ -17,8 +17,10 @@ from benchmark.base.console import progress
 from benchmark.base.files import sync
 from benchmark.engine.bases import Base
 from benchmark.engine.checkpoints import (
+    KEPT_CURVE,
     checkpoint_step,
     checkpoints,
+    curve_at,
     disk_errors,
     load_optimizer_tensors,
     load_tensors,
@@ -144,10 +146,10 @@ def train(
     """
     probe = probe if recipe.probe_every and ranks.is_main else None
     with ranks.main_first():
-        first, state = _resume(trainee, recipe, run, base.device)
+        first, before, state = _resume(trainee, recipe, run, base.device)
     if recipe.gradient_checkpointing:
         _checkpoint_gradients(base.unet, state.module)
-    with journal(run, recipe.batch, first, tracker, hidden=not ranks.is_main) as notes:
+    with journal(run, recipe.batch, first, before, tracker, hidden=not ranks.is_main) as notes:
         if probe is not None and first == 0:
             notes.probe(0, probe(None))
         started = time.monotonic()
@@ -264,8 +266,9 @@ def _checkpoint(trainee: Trainee, state: _State, run: Path, step: int, kept: int
         save_tensors(temporary / "state" / "optimizer.safetensors", optimizer_tensors(state.optimizer))
         if state.average is not None:
             trainee.save(state.module, temporary / _RAW)
+    shutil.copyfile(run / CURVE, temporary / KEPT_CURVE)
     seal(temporary)
-    for path in (*temporary.rglob("*"), run / CURVE):
+    for path in temporary.rglob("*"):
         sync(path)
     temporary.rename(final)
     sync(final.parent)
@@ -273,18 +276,19 @@ def _checkpoint(trainee: Trainee, state: _State, run: Path, step: int, kept: int
         shutil.rmtree(older)
 
 
-def _resume(trainee: Trainee, recipe: Recipe, run: Path, device: torch.device) -> tuple[int, _State]:
-    """Return the updates done and the state after them, of the newest whole checkpoint or of the trainee."""
+def _resume(trainee: Trainee, recipe: Recipe, run: Path, device: torch.device) -> tuple[int, bytes, _State]:
+    """Return the updates done, the curve and the state after them, of the newest whole checkpoint or of the trainee."""
     checkpoint = whole_checkpoint(run)
     if checkpoint is None:
-        return 0, _state(trainee.module, recipe, device)
+        return 0, b"", _state(trainee.module, recipe, device)
     tensors, _ = load_tensors(checkpoint / "state" / "optimizer.safetensors")
     averaged = recipe.ema_decay is not None
     state = _state(trainee.load(checkpoint / _RAW if averaged else checkpoint), recipe, device)
     if averaged:
         state.average = trainee.load(checkpoint).to(device)
     load_optimizer_tensors(state.optimizer, tensors)
-    return checkpoint_step(checkpoint), state
+    step = checkpoint_step(checkpoint)
+    return step, curve_at(run, step), state
 
 
 def _state(module: nn.Module, recipe: Recipe, device: torch.device) -> _State:

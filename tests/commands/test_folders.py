@@ -282,7 +282,7 @@ def test_a_record_without_its_samples_or_with_anothers_is_not_compared(
     mine, other = (path.with_suffix(".parquet") for path in records)
     shutil.copy(other, mine)
     assert compare.main([str(path) for path in records]) == 2
-    assert "is not of the record beside it; score its images again" in last_error(capsys)
+    assert "is not what was written with the record beside it" in last_error(capsys)
     mine.unlink()
     assert compare.main([str(path) for path in records]) == 2
     assert f"{mine} is missing" in (error := last_error(capsys))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from benchmark import registry, study
 from benchmark.base.errors import UserError
-from benchmark.base.files import pretty_json
+from benchmark.base.files import sealed_json, sha256
 from benchmark.cli import SIZES, fill, parse_size
 from benchmark.contracts.plugins import Condition, Encoder, Method, Metric, Source
 from benchmark.engine.claims import read_claims
@@ -80,11 +80,18 @@ def shown(path: Path) -> None:
     assert main(["--results", str(path.parent), "--html", str(path.parent / "site")]) == 0
 
 
+def _curve(path: Path) -> None:
+    """Read a curve as that of a record which names it as it is."""
+    attached = {path.suffix: sha256(path.read_bytes())}
+    read_probes(path, made_up("a", 0.5).model_copy(update={"attached": attached}))
+
+
 def _record(path: Path) -> None:
     read_record(path)
     shown(path)
 
 
+SEALED = ("images.json", "run.json", "results/record.json", "f.failed.json", "bands.json")
 # By the name of a file: what a whole one holds, or how to come by it, and who reads it.
 JSON: dict[str, tuple[Any, Read]] = {
     "plan.json": (None, lambda path: Plan.read(path.parent)),
@@ -95,7 +102,7 @@ JSON: dict[str, tuple[Any, Read]] = {
     "results/record.json": (made_up("a", 0.5).model_dump(mode="json"), _record),
     "f.failed.json": (FAILURE, lambda path: read_failures(path.parent)),
     "bands.json": (BANDS, read_bands),
-    "curve.jsonl": ({"step": 1, "probe": {"miou.normalised": 0.5}}, lambda path: read_probes(path)),
+    "curve.jsonl": ({"step": 1, "probe": {"miou.normalised": 0.5}}, _curve),
     "metadata.jsonl": ({"file_name": "a.png", "text": "a"}, _folder),
 }
 TOML: dict[str, tuple[Path, Read]] = {
@@ -124,7 +131,14 @@ def whole(place: Path, name: str) -> bytes:
     value = JSON[name][0]
     if value is None:
         return (place / name).read_bytes()
-    return json.dumps(value).encode() if name.endswith("l") else pretty_json(value)
+    return written(name, value)
+
+
+def written(name: str, value: Any) -> bytes:
+    """Return a file's content, with the seal that goes with it; unlike ours, it may hold what is no number."""
+    plain = json.dumps(value, indent=None if name.endswith("l") else 2).encode()
+    seal = b'{\n  "content_sha256": "' + sha256(plain).encode() + b'",'
+    return seal + plain[1:] if name in SEALED else plain
 
 
 def attempt(read: Read, path: Path, data: bytes) -> bool:
@@ -186,12 +200,13 @@ def test_damaged_bytes_are_refused_or_read(place: Path, name: str, data: st.Data
 @quick
 def test_any_other_value_in_any_place_is_refused_or_read(place: Path, name: str, data: st.DataObject) -> None:
     value = json.loads(whole(place, name))
+    value.pop("content_sha256", None)
     container, key = data.draw(st.sampled_from(places(value)))
     if data.draw(st.booleans()):
         container[key] = data.draw(ANY)
     else:
         del container[key]
-    attempt(JSON[name][1], place / name, json.dumps(value).encode())
+    attempt(JSON[name][1], place / name, written(name, value))
 
 
 @pytest.mark.parametrize("name", [*JSON, *TOML])
@@ -306,7 +321,7 @@ def test_a_number_beyond_every_seed_and_size_is_refused() -> None:
 @pytest.mark.parametrize("identity", ["../../out", "a/b", "javascript:alert(1)", "", ".hidden", "a\nb"])
 def test_an_id_that_is_a_path_or_a_link_is_no_record(tmp_path: Path, identity: str) -> None:
     record = made_up("a", 0.5).model_dump(mode="json") | {"evaluation_id": identity}
-    (tmp_path / "a.json").write_bytes(pretty_json(record))
+    (tmp_path / "a.json").write_bytes(sealed_json(record))
     assert main(["--results", str(tmp_path / ".")]) == 2
     assert [path.name for path in tmp_path.rglob("*")] == ["a.json"]
 
@@ -316,7 +331,7 @@ def test_names_are_no_formulas_no_cells_and_no_escapes(tmp_path: Path, capsys: p
     others = ["a|b", "<img src=x onerror=1>", "[x](javascript:1)", "\x1b[2J", "a\nb"]
     for i, name in enumerate([*formulas, *others]):
         path = tmp_path / f"r{i}.json"
-        path.write_bytes(pretty_json(made_up(f"r{i}", 0.5, key=f"k{i}", method=name).model_dump(mode="json")))
+        path.write_bytes(sealed_json(made_up(f"r{i}", 0.5, key=f"k{i}", method=name).model_dump(mode="json")))
         with_probes(path, {100: 0.5})
     assert main(["--results", str(tmp_path)]) == 0
     board, csv = (tmp_path / "README.md").read_text(), (tmp_path / "leaderboard.csv").read_text()

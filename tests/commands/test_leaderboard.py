@@ -7,9 +7,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from benchmark.base.files import sealed_json
 from benchmark.contracts.records import Anchored, Counts, Failure, Record, Score
 from benchmark.engine.board import sections
-from benchmark.engine.records import write_failure, write_record
+from benchmark.engine.records import read_record, write_failure, write_record
 from benchmark.leaderboard import main, shown
 
 
@@ -59,9 +60,11 @@ def made_up(
 
 
 def with_probes(path: Path, curve: dict[int, float]) -> None:
-    """Write a record's curve: normalised control by update."""
+    """Write a record again with a curve: normalised control by update."""
     rows = [json.dumps({"step": step, "probe": {"miou.normalised": value}}) for step, value in curve.items()]
-    path.with_suffix(".jsonl").write_text("\n".join(rows))
+    record = read_record(path)
+    path.unlink()
+    assert write_record(path.parents[3], record, {".jsonl": "\n".join(rows).encode()}) == path
 
 
 def test_the_page_of_a_record_says_how_its_data_were_built_and_its_images_drawn(tmp_path: Path) -> None:
@@ -252,11 +255,17 @@ def test_a_record_is_written_once(tmp_path: Path) -> None:
 
 
 def test_a_damaged_record_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_record(tmp_path, made_up("a", 0.5)).write_text('{"schema_version": 1}')
-    assert main(["--results", str(tmp_path)]) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert "a.json is no valid record" in error
+    path = write_record(tmp_path, made_up("a", 0.5))
+    damaged = path.read_bytes().replace(b'"value": 0.5', b'"value": 0.6')
+    for data, told in (
+        (sealed_json({"schema_version": 1}), "is no valid record"),
+        (damaged, "is not what was written"),
+    ):
+        path.write_bytes(data)
+        assert main(["--results", str(tmp_path)]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert f"a.json {told}" in error
 
 
 def test_a_folder_without_records_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

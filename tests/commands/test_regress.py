@@ -10,6 +10,7 @@ import pytest
 
 from benchmark import regress
 from benchmark.base.errors import UserError
+from benchmark.base.files import sealed_json
 from benchmark.conditions.seg import Seg
 from benchmark.numbers.gate import Check
 from benchmark.regress import BANDS, Bands, Pins, Run, check_pins, check_runs, main, pins, read_bands
@@ -120,15 +121,16 @@ def test_the_reference_differs_from_the_gate_in_its_seeds_alone() -> None:
 def test_bands_that_are_missing_or_damaged_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--bands", str(tmp_path / "none.json")]) == 2
     assert "--learn" in capsys.readouterr().err
-    (tmp_path / "bad.json").write_text("{}")
-    with pytest.raises(UserError, match="holds no bands"):
-        read_bands(tmp_path / "bad.json")
+    for data, told in ((sealed_json({"runs": []}), "holds no bands"), (b"{}", "is not what was written")):
+        (tmp_path / "bad.json").write_bytes(data)
+        with pytest.raises(UserError, match=told):
+            read_bands(tmp_path / "bad.json")
 
 
 def test_bands_come_back_from_disk_as_they_were(tmp_path: Path, honest: Pins) -> None:
     bands = Bands(pins=honest, runs=tuple(runs(np.random.default_rng(0), 3)), environment={"commit": "c"})
     path = tmp_path / "bands.json"
-    path.write_text(bands.model_dump_json())
+    path.write_bytes(sealed_json(bands.model_dump(mode="json")))
     assert read_bands(path) == bands
 
 

@@ -170,7 +170,8 @@ def test_a_tracker_sees_what_the_curve_holds_and_changes_no_bit(
 def test_a_tracker_shows_no_point_twice_after_an_interruption(tmp_path: Path) -> None:
     """The first process notes two updates more than its checkpoint has, and never closes its file."""
     for first, steps, probes in ((0, (1, 11, 21), (0, 10, 20)), (10, (11, 21, 31), (20, 30))):
-        opened = journal(tmp_path, 2, first, "tensorboard")
+        before = [row for row in read_curve(tmp_path) if row["step"] <= first] if first else []
+        opened = journal(tmp_path, 2, first, "".join(f"{json.dumps(row)}\n" for row in before).encode(), "tensorboard")
         notes = opened.__enter__()
         for step in steps:
             notes.loss(step, step + first / 20, learning_rate=0.5)
@@ -277,9 +278,7 @@ def test_torchrun_trains_and_resumes_and_refuses_a_batch_it_cannot_divide(pairs:
     assert "train: a batch of 3 has no 2 equal parts; change either" in refused.stderr
     subprocess.run([*launch, *words], check=True, capture_output=True)
     before = contents(tmp_path / "two")
-    (tmp_path / "two" / "run.json").write_text(
-        (tmp_path / "two" / "run.json").read_text().replace('"status": "finished"', '"status": "open"')
-    )
+    runs.reopen(tmp_path / "two", runs.RUN)
     again = subprocess.run([*launch, *words], check=True, capture_output=True, text=True)
     assert again.stdout.count("trained ") == 1
     assert contents(tmp_path / "two") == before
