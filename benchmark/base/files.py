@@ -11,6 +11,7 @@ from typing import Any
 from benchmark.base.errors import UserError
 
 _ABSENT = "absent"
+_REMEDY = "delete it or restore it"
 _SEAL_BEFORE, _SEAL_BEHIND = b'{\n  "content_sha256": "', b'",'
 
 
@@ -46,10 +47,9 @@ def read_sealed(path: Path) -> dict[str, Any]:
     """Return the object that `sealed_json` made the content of a file.
 
     Raises:
-        UserError: The file is missing, or is not what was written.
+        UserError: The file is missing, is not what was written, or holds no such object.
     """
-    remedy = "delete it or restore it"
-    return json_object(unsealed(read_bytes(path), str(path), remedy), str(path), remedy)
+    return _object(unsealed(read_bytes(path), str(path), _REMEDY), path)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -91,11 +91,15 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         UserError: The file is missing, is not JSON that could be written again, or is not an object.
     """
-    value = json_object(read_bytes(path), str(path), "delete it or restore it")
+    return _object(read_bytes(path), path)
+
+
+def _object(data: bytes, path: Path) -> dict[str, Any]:
+    value = json_object(data, str(path), _REMEDY)
     try:
         canonical_json(value)
     except ValueError as error:
-        raise UserError(f"{path} holds what no JSON of ours does ({error}); delete it or restore it") from None
+        raise UserError(f"{path} holds what no JSON of ours does ({error}); {_REMEDY}") from None
     return value
 
 

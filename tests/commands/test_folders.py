@@ -18,6 +18,7 @@ from benchmark.contracts.records import Record
 from benchmark.encoders.scenes import Scenes
 from benchmark.engine.datasets import BuiltDataset
 from benchmark.engine.imagesets import load_reference, read_images, write_image
+from benchmark.engine.records import read_record
 from benchmark.engine.runs import IMAGES
 
 Images = NDArray[np.uint8]
@@ -62,7 +63,7 @@ Words = Callable[..., list[str]]
 
 def scored(folder: Path) -> Record:
     (path,) = (folder / "results").rglob("*.json")
-    record = Record.model_validate_json(path.read_bytes())
+    record = read_record(path)
     shutil.rmtree(folder / "results")
     return record
 

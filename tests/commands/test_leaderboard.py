@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from benchmark.base.files import sealed_json
+from benchmark.base.files import sealed_json, sha256_file
 from benchmark.contracts.records import Anchored, Counts, Failure, Record, Score
 from benchmark.engine.board import sections
 from benchmark.engine.records import read_record, write_failure, write_record
@@ -62,9 +62,10 @@ def made_up(
 def with_probes(path: Path, curve: dict[int, float]) -> None:
     """Write a record again with a curve: normalised control by update."""
     rows = [json.dumps({"step": step, "probe": {"miou.normalised": value}}) for step, value in curve.items()]
-    record = read_record(path)
-    path.unlink()
-    assert write_record(path.parents[3], record, {".jsonl": "\n".join(rows).encode()}) == path
+    record, curve_file = read_record(path), path.with_suffix(".jsonl")
+    curve_file.write_text("\n".join(rows))
+    attached = {".jsonl": sha256_file(curve_file)}
+    path.write_bytes(sealed_json(record.model_copy(update={"attached": attached}).model_dump(mode="json")))
 
 
 def test_the_page_of_a_record_says_how_its_data_were_built_and_its_images_drawn(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from benchmark.engine import imagesets
 from benchmark.engine.bases import Base
 from benchmark.engine.datasets import BuiltDataset
 from benchmark.engine.reader import choose_rows
+from benchmark.engine.records import read_record
 
 STEPS = ["--num-inference-steps", "3", "--batch", "8", "--device", "cpu"]
 GENERATE = ["--dataset", "my data", "--limit", "24", *STEPS]
@@ -66,7 +67,7 @@ def line(home: Path) -> Path:
 
 
 def read(record: Path) -> Record:
-    return Record.model_validate_json(record.read_bytes())
+    return read_record(record)
 
 
 def hashes(folder: Path) -> dict[str, str]:

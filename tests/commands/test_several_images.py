@@ -9,9 +9,9 @@ import pytest
 from benchmark import evaluate, generate, registry
 from benchmark.base.files import sha256
 from benchmark.contracts.plugins import Method
-from benchmark.contracts.records import Record
 from benchmark.engine.bases import Base
 from benchmark.engine.imagesets import read_config
+from benchmark.engine.records import read_record
 
 _N, _EACH = 5, 3
 
@@ -73,7 +73,7 @@ def test_they_are_scored_as_samples_against_a_floor_of_as_many(
     assert generate.main(shlex.split(command)) == 0
     assert evaluate.main(words) == 0
     (path,) = tmp_path.rglob("*.json")
-    record = Record.model_validate_json(path.read_bytes())
+    record = read_record(path)
     assert (record.counts.requested, record.counts.generated) == (_N * _EACH, _N * _EACH)
     (score,) = record.scores
     assert (score.n, score.definition["sets"], record.reconstruction["miou"].run.n) == (_N, _EACH, _N)
