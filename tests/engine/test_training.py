@@ -52,14 +52,14 @@ def trainee(base: Base, save: Save | None = None, method: Method | None = None) 
     return Trainee(module, save or method.save, lambda folder: method.load(str(folder)))
 
 
-def cut_in_save(number: int) -> Save:
+def cut_in_save(number: int, method: Method | None = None) -> Save:
     """Return a save that is cut off in the middle of its n-th checkpoint."""
     calls = 0
 
     def save(module: nn.Module, folder: Path) -> None:
         nonlocal calls
         calls += 1
-        Controlnet().save(module, folder)
+        (method or Controlnet()).save(module, folder)
         if calls == number:
             raise PowerCut
 
@@ -155,7 +155,7 @@ def test_every_method_resumes_to_the_same_bits(base: Base, data: TrainingData, t
         (tmp_path / name).mkdir()
     whole = train(base, trainee(base, method=method), data, recipe(checkpoint_every=2), tmp_path / "whole")
     with pytest.raises(PowerCut):
-        train(base, trainee(base, cut_in_save(2), method), data, recipe(checkpoint_every=2), tmp_path / "parts")
+        train(base, trainee(base, cut_in_save(2, method), method), data, recipe(checkpoint_every=2), tmp_path / "parts")
     resumed = train(base, trainee(base, method=method), data, recipe(checkpoint_every=2), tmp_path / "parts")
     assert files(resumed) == files(whole)
 
