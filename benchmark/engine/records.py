@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
 from benchmark.base.errors import UserError
-from benchmark.base.files import create_once, json_object, replace_file, sealed_json, sha256, unsealed
+from benchmark.base.files import canonical_json, create_once, json_object, replace_file, sealed_json, sha256, unsealed
 from benchmark.base.forms import checked, read_toml
 from benchmark.contracts.records import Failure, Invalidated, Record
 
@@ -46,7 +46,8 @@ def write_record(root: Path, record: Record, beside: Mapping[str, bytes] | None 
         record: What is kept.
         beside: Files that belong to it, by the ending of their names; it says their hashes.
     """
-    path, files = _place(root, record), beside or {}
+    path = record_path(root, record.dataset["name"], record.condition, record.method, record.evaluation_id)
+    files = beside or {}
     if path.exists():
         return path
     for ending, data in files.items():
@@ -55,10 +56,6 @@ def write_record(root: Path, record: Record, beside: Mapping[str, bytes] | None 
     whole = record.model_copy(update={"attached": attached})
     create_once(path, sealed_json(whole.model_dump(mode="json")))  # last: it stands for all that lies beside it
     return path
-
-
-def _place(root: Path, record: Record) -> Path:
-    return record_path(root, record.dataset["name"], record.condition, record.method, record.evaluation_id)
 
 
 def read_beside(path: Path, record: Record, ending: str) -> bytes | None:
@@ -159,6 +156,9 @@ def read_samples(path: Path, record: Record) -> dict[str, NDArray[np.float64]]:
         table = pq.read_table(BytesIO(data))
     except pa.ArrowException as error:
         raise UserError(f"{beside} cannot be read ({error}); score the images of the record again") from None
+    keys = table[_KEY].to_pylist() if {*table.column_names} == {_KEY, *record.measured} else []
+    if sha256(canonical_json(keys)) != record.dataset["keys_sha256"]:
+        raise UserError(f"{beside} is not of the record beside it; score its images again with another --results")
     return {name: table[name].to_numpy().astype(np.float64) for name in record.measured}
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from benchmark import compare, evaluate, registry
+from benchmark.base.files import sealed_json
 from benchmark.base.images import encode_png
 from benchmark.compare import Compare
 from benchmark.contracts.plugins import Encoder
@@ -284,6 +285,12 @@ def test_a_record_without_its_samples_or_with_anothers_is_not_compared(
     shutil.copy(other, mine)
     assert compare.main([str(path) for path in records]) == 2
     assert "is not what was written with the record beside it" in last_error(capsys)
+    theirs = read_record(records[0]).model_copy(update={"attached": read_record(records[1]).attached})
+    records[0].write_bytes(
+        sealed_json(theirs.model_copy(update={"scores": (), "floor_scores": ()}).model_dump(mode="json"))
+    )
+    assert compare.main([str(path) for path in records]) == 2
+    assert "is not of the record beside it; score its images again" in last_error(capsys)
     mine.unlink()
     assert compare.main([str(path) for path in records]) == 2
     assert f"{mine} is missing" in (error := last_error(capsys))

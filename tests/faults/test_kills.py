@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,20 @@ def test_builds_that_are_killed(workers: str, faults: Faults, tmp_path: Path) ->
         here = place(tmp_path, f"round-{i}")
         faults.kill(words, here, here / "out", len(wanted))
         faults.run(words, here)
+        assert files(here / "out") == wanted
+        faults.left_over(here)
+        shutil.rmtree(here)
+
+
+def test_builds_on_ray_that_are_killed(faults: Faults, tmp_path: Path) -> None:
+    """Ray takes its time to start: a twentieth of the campaign, each with the processes that the command started."""
+    whole = place(tmp_path, "whole")
+    faults.run([*BUILD, "--workers", "1"], whole)
+    wanted = files(whole / "out")
+    for i in range(max(1, faults.kills // 20)):
+        here = place(tmp_path, f"round-{i}")
+        faults.kill([*BUILD, "--engine", "ray"], here, here / "out", len(wanted))
+        faults.run([*BUILD, "--engine", "ray"], here)
         assert files(here / "out") == wanted
         faults.left_over(here)
         shutil.rmtree(here)
@@ -143,6 +158,43 @@ def test_boards_whose_rendering_is_killed(faults: Faults, tmp_path: Path) -> Non
         faults.run(words, tmp_path)
         assert files(tmp_path / f"site-{i}") == wanted
         assert [(results / name).read_bytes() for name in ("README.md", "leaderboard.csv")] == [board, table]
+
+
+def bulk(folder: Path) -> dict[str, bytes]:
+    """Return the data of a folder: what no moment, machine or place is written into."""
+    kinds = (".png", ".safetensors", ".parquet", ".webp", ".js", ".css")
+    return {name: data for name, data in files(folder).items() if name.endswith(kinds)}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        ("1m", BUILD_LINE.split()[:-1]),
+        ("16m", TRAIN_LINE.split()[:-1]),
+        ("64k", ["generate", "--dataset", "data", *DRAW, "--out"]),
+        ("32k", ["evaluate", "--images", "images", "--no-control", "floor", "--results"]),
+        ("1m", ["leaderboard", "--results", "results", "--html"]),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else None,
+)
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on(
+    size: str, words: list[str], faults: Faults, drawn: Path
+) -> None:
+    faults.run(["evaluate", "--images", "images", "--no-control", "floor", "--results", "results"], drawn)
+    faults.run([*words, "whole"], drawn)
+    disk = place(drawn, "disk")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)], check=True)
+    try:
+        assert faults.end(faults.start([*words, "disk/out"], drawn), drawn) == 2
+        last = (drawn / "output.log").read_text().splitlines()[-1]
+        assert "No space left on device" in last
+        assert "make room, then run the same command again to go on" in last
+        subprocess.run(["mount", "-o", "remount,size=100m", str(disk)], check=True)
+        faults.run([*words, "disk/out"], drawn)
+        assert bulk(disk / "out") == bulk(drawn / "whole") != {}
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 @pytest.mark.parametrize("words", [BUILD[:-1], ["train", "--dataset", "data", "--steps", "1", "--out"]])
