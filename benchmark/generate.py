@@ -225,7 +225,8 @@ def _controls(form: Generate, dataset: "BuiltDataset") -> tuple[list[_Control], 
         UserError: Runs on different bases, or on one condition.
     """
     if form.controlnet is not None:
-        return [_released(form.controlnet, form.method, _only_condition(form, dataset))], form.base
+        module, words = _released(form.controlnet, form.method)
+        return [_Control(module, _only_condition(form, dataset), words)], form.base
     controls = [_trained(run) for run in form.run]
     bases = sorted({control.description["base"] for control in controls} or {form.base})
     if len(bases) > 1:
@@ -235,14 +236,14 @@ def _controls(form: Generate, dataset: "BuiltDataset") -> tuple[list[_Control], 
     return controls, bases[0]
 
 
-def _released(place: str, spec: str, condition: str) -> _Control:
-    """Return the control in a folder or hub repository; its weights tell it from others of the same name."""
+def _released(place: str, spec: str) -> "tuple[nn.Module, dict[str, Any]]":
+    """Return the control in a folder or hub repository, and words whose hash tells it from others of its name."""
     from benchmark.engine.pretrained import hash_weights
 
     method = registry.make(Method, spec)
     module = method.load(place).eval()
     words = {"name": Path(place).name, "weights": place, "weights_sha256": hash_weights(module)}
-    return _Control(module, condition, {**words, "method": registry.describe(method)})
+    return module, {**words, "method": registry.describe(method)}
 
 
 def _trained(run: Path) -> _Control:
