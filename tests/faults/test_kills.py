@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.base.files import unsealed
 from benchmark.engine.records import write_record
 from tests.commands.test_leaderboard import made_up, with_probes
 from tests.commands.test_study import TINY
@@ -34,7 +35,7 @@ def lasting(folder: Path) -> dict[str, object]:
     found: dict[str, object] = {}
     for name, data in files(folder).items():
         if name.endswith(".json"):
-            record = json.loads(data)
+            record = json.loads(unsealed(data, name, "it is whole or absent"))
             found[name] = {key: value for key, value in record.items() if key not in ("created", "environment")}
         elif name.endswith(".webp") or "/" not in name:
             found[name] = data
