@@ -117,10 +117,11 @@ def read_bands(path: Path) -> Bands:
     """
     if not path.exists():
         raise UserError(f"{path} does not exist; make it with python -m benchmark.regress --learn")
+    remedy = "restore it, or make it with --learn"
     try:
-        return Bands.model_validate_json(unsealed(path.read_bytes(), str(path), "restore it, or make it with --learn"))
+        return Bands.model_validate_json(unsealed(path.read_bytes(), str(path), remedy))
     except ValidationError as error:
-        raise UserError(f"{path} holds no bands ({str(error)!r:.200}); restore it, or make it with --learn") from None
+        raise UserError(f"{path} holds no bands ({str(error)!r:.200}); {remedy}") from None
 
 
 def pins(form: Train) -> Pins:

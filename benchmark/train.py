@@ -124,7 +124,8 @@ def _train(form: Train, ranks: "Ranks") -> Path:
         data = load_data(base, dataset, condition, form)
     module = new_module(method, base, recipe.seeds["init"])
     if ranks.is_main:
-        runs.reopen(run, runs.RUN) if ended else None
+        if ended:
+            runs.reopen(run, runs.RUN)
         runs.begin(run, runs.RUN, config, runs.provenance(command_line(form)))
     started = time.monotonic()
     trainee = Trainee(module, method.save, lambda folder: method.load(str(folder)))
@@ -145,7 +146,8 @@ def _is_whole(run: Path, steps: int) -> bool:
     from benchmark.engine.checkpoints import curve_at, weights_at
 
     try:
-        weights_at(run, steps), curve_at(run, steps)
+        weights_at(run, steps)
+        curve_at(run, steps)
     except UserError:
         return False
     return True
