@@ -26,12 +26,12 @@ class Ranks:
         """Whether this process writes, probes and tells."""
         return self.rank == 0
 
-    def total(self, value: Tensor) -> float:
-        """Return the sum of every process's scalar, the same in each of them."""
+    def total(self, value: Tensor) -> Tensor:
+        """Return the sum of every process's values, the same in each of them."""
         if self.world > 1:
             value = value.clone()
             distributed.all_reduce(value)
-        return float(value)
+        return value
 
     def add_gradients(self, module: nn.Module) -> None:
         """Give every process the sum of all gradients, bit by bit the same."""

@@ -5,8 +5,10 @@ import importlib
 import math
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,8 @@ from benchmark.engine.diffusion import loss
 from benchmark.engine.journal import CURVE, Journal, journal, peak_memory_gib
 from benchmark.engine.precision import mixed_precision
 from benchmark.engine.ranks import ALONE, Ranks
-from benchmark.engine.reader import TrainingData, batch_rows, draw_batch
+from benchmark.engine.reader import Batch, TrainingData, batch_rows, draw_batch
+from benchmark.engine.recorded import Recorded, Work
 
 _LOG_EVERY = 10
 _RAW = "state/weights"  # of a checkpoint that holds a running average: the weights it is of
@@ -121,6 +124,27 @@ class _State:
         return self.module if self.average is None else self.average
 
 
+@dataclass
+class _Losses:
+    """Losses at which nobody has looked yet: on a GPU each look waits for all work that is queued."""
+
+    waiting: list[tuple[int, Tensor]] = field(default_factory=list)
+    last: float = math.nan
+
+    def look(self) -> float:
+        """Return the loss of the last update, a sum over the parts of its batch.
+
+        Raises:
+            Diverged: That of an update since the last look is infinite or no number; it names the first.
+        """
+        for step, parts in self.waiting:
+            self.last = sum(parts.tolist())
+            if not math.isfinite(self.last):
+                raise Diverged(f"the loss is {self.last} at update {step + 1}")
+        self.waiting.clear()
+        return self.last
+
+
 ProbeScores = Callable[[nn.Module | None], dict[str, float]]
 
 
@@ -152,17 +176,23 @@ def train(
     with journal(run, recipe.batch, first, before, tracker, hidden=not ranks.is_main) as notes:
         if probe is not None and first == 0:
             notes.probe(0, probe(None))
-        started = time.monotonic()
-        with progress(recipe.steps, f"train {run.name}", "updates", done=first, hidden=not ranks.is_main) as bar:
-            for step in range(first, recipe.steps):
-                value = _update(base, state, data, recipe, step, ranks)
+        started, losses, gradients = time.monotonic(), _Losses(), _gradients(base, state, recipe, ranks)
+        with (
+            closing(_batches(base, data, recipe, first, ranks)) as batches,
+            progress(recipe.steps, f"train {run.name}", "updates", done=first, hidden=not ranks.is_main) as bar,
+        ):
+            for step, batch in enumerate(batches, first):
+                losses.waiting.append((step, _update(base, state, gradients, batch, recipe, step, ranks)))
                 bar.update()
                 if step % _LOG_EVERY == 0 or step == recipe.steps - 1:
+                    value = losses.look()
                     speed = (step + 1 - first) * recipe.batch / (time.monotonic() - started)
                     _tell(notes, bar, recipe, step, value, speed, base.device)
                 if probe is not None and _is_due(recipe.probe_every, step + 1, recipe.steps):
+                    losses.look()
                     notes.probe(step + 1, _probed(probe, state.result))
                 if _is_due(recipe.checkpoint_every, step + 1, recipe.steps):
+                    losses.look()
                     with ranks.main_first():
                         if ranks.is_main:
                             _checkpoint(trainee, state, run, step + 1, kept=1 if step + 1 == recipe.steps else 2)
@@ -179,50 +209,79 @@ def _tell(
     notes.loss(step + 1, value, learning_rate=recipe.rate(step), **costs)
 
 
-def _update(base: Base, state: _State, data: TrainingData, recipe: Recipe, step: int, ranks: Ranks) -> float:
-    """Make one update and return its loss."""
+def _batches(base: Base, data: TrainingData, recipe: Recipe, first: int, ranks: Ranks) -> Generator[Batch, None, None]:
+    """Yield a rank's share of the batch of every update, the next one being made in a thread meanwhile."""
+
+    def make(step: int) -> Batch:
+        rows = batch_rows(len(data), recipe.batch, step, recipe.seeds["order"])
+        scaling = base.vae.config.scaling_factor
+        whole = draw_batch(data, rows, step, recipe.seeds["noise"], scaling, recipe.empty_prompt_rate)
+        share = whole.part(ranks.rank, ranks.world)
+        return share.pinned() if base.device.type == "cuda" else share
+
+    # a thread has a GPU of its own in mind, the first one
+    with ThreadPoolExecutor(1, initializer=_use, initargs=(base.device,)) as thread:
+        coming = thread.submit(make, first) if first < recipe.steps else None
+        for step in range(first, recipe.steps):
+            assert coming is not None
+            batch = coming.result()
+            coming = thread.submit(make, step + 1) if step + 1 < recipe.steps else None
+            yield batch
+
+
+def _use(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+
+
+def _update(
+    base: Base, state: _State, gradients: Work, batch: Batch, recipe: Recipe, step: int, ranks: Ranks
+) -> Tensor:
+    """Make one update; return what each part of the batch adds to its loss (parts,), on the base's device."""
     for group in state.optimizer.param_groups:
         group["lr"] = recipe.rate(step)
-    state.optimizer.zero_grad()
-    parts = _batch(base, data, recipe, step, ranks)
-    number = sum(_backward(base, state.module, part, recipe, step, ranks) for part in parts)
+    losses = ranks.total(gradients(*_arguments(base, batch)))
     ranks.add_gradients(state.module)
     if recipe.max_grad_norm:
         nn.utils.clip_grad_norm_(state.module.parameters(), recipe.max_grad_norm)
     state.optimizer.step()
     if state.average is not None and recipe.ema_decay is not None:
         _move_average(state.average, state.module, recipe.ema_decay, step)
-    return number
+    return losses
 
 
-def _batch(base: Base, data: TrainingData, recipe: Recipe, step: int, ranks: Ranks) -> list[tuple[Tensor, ...]]:
-    """Return the arguments of the loss for each part of a rank's share of an update's batch, on the base's device."""
-    rows = batch_rows(len(data), recipe.batch, step, recipe.seeds["order"])
-    scaling = base.vae.config.scaling_factor
-    whole = draw_batch(data, rows, step, recipe.seeds["noise"], scaling, recipe.empty_prompt_rate)
-    batch = whole.part(ranks.rank, ranks.world)
+def _arguments(base: Base, batch: Batch) -> tuple[Tensor, ...]:
+    """Return what the loss of a batch is computed from, its prompts encoded."""
     with torch.no_grad():
         text = base.encode_text(batch.token_ids)
-    tensors = (batch.latents, batch.noise, batch.timesteps, text, batch.image)
-    parts = (tensor.to(base.device).chunk(recipe.gradient_accumulation_steps) for tensor in tensors)
-    return list(zip(*parts, strict=True))
+    return batch.latents, batch.noise, batch.timesteps, text, batch.image
 
 
-def _backward(
-    base: Base, module: nn.Module, part: tuple[Tensor, ...], recipe: Recipe, step: int, ranks: Ranks
-) -> float:
-    """Add the gradient of a part of the batch; return what it adds to the loss, in every rank's part together."""
-    parts = recipe.gradient_accumulation_steps * ranks.world
+def _gradients(base: Base, state: _State, recipe: Recipe, ranks: Ranks) -> Work:
+    """Return a function of a rank's share of a batch that leaves its gradients in the module, losses (parts,) returned.
+
+    Activations that are computed again put the state of the GPU's random numbers aside, which no recording allows.
+    """
+
+    def compute(*share: Tensor) -> Tensor:
+        state.optimizer.zero_grad()
+        on_device = (tensor.to(base.device, non_blocking=True) for tensor in share)
+        parts = zip(*(tensor.chunk(recipe.gradient_accumulation_steps) for tensor in on_device), strict=True)
+        return torch.stack([_backward(base, state.module, part, recipe, ranks) for part in parts])
+
+    return Recorded(compute) if base.device.type == "cuda" and not recipe.gradient_checkpointing else compute
+
+
+def _backward(base: Base, module: nn.Module, part: tuple[Tensor, ...], recipe: Recipe, ranks: Ranks) -> Tensor:
+    """Add the gradient of a part of the batch; return what it adds to the loss."""
     with mixed_precision(recipe.mixed_precision, base.unet, module):
         latents, noise, timesteps, text, image = part
-        value = loss(base, module, latents, noise, timesteps, text, image, snr_gamma=recipe.snr_gamma) / parts
-        number = ranks.total(value.detach())
-        if not math.isfinite(number):
-            raise Diverged(f"the loss is {number} at update {step + 1}")
+        value = loss(base, module, latents, noise, timesteps, text, image, snr_gamma=recipe.snr_gamma)
+        value = value / (recipe.gradient_accumulation_steps * ranks.world)
         # in here, since checkpointed activations are computed again under the same rules
         with torch.autocast(base.device.type, enabled=False):
             value.backward()  # type: ignore[no-untyped-call]
-    return number
+    return value.detach()
 
 
 @torch.no_grad()
@@ -294,6 +353,10 @@ def _resume(trainee: Trainee, recipe: Recipe, run: Path, device: torch.device) -
 def _state(module: nn.Module, recipe: Recipe, device: torch.device) -> _State:
     module.to(device).train()
     average = copy.deepcopy(module) if recipe.ema_decay is not None else None
-    kind = importlib.import_module("bitsandbytes.optim").AdamW8bit if recipe.use_8bit_adam else torch.optim.AdamW
-    optimizer = kind(module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    own: dict[str, Any] = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
+    if recipe.use_8bit_adam:
+        kind = importlib.import_module("bitsandbytes.optim").AdamW8bit
+    else:
+        kind, own = torch.optim.AdamW, {**own, "fused": device.type == "cuda"}
+    optimizer = kind(module.parameters(), **own)
     return _State(module, average, optimizer)

@@ -1,5 +1,7 @@
 """What a ControlNet adds to a step: `python tests/perf/step_cost.py [--base sd15-quarter --side 32 --batch 4]`.
 
+On a GPU, at the size of Stable Diffusion 1.5: `... --base sd15 --side 64 --batch 8 --mixed-precision bf16`.
+
 The paper says of training (arXiv 2302.05543, section 3.2): about 34 % more time and 23 % more memory an iteration than
 Stable Diffusion without ControlNet, on one A100, batch and precision not given. Without ControlNet what is done? Four
 kinds of step are measured, each in processes of its own, in turns, at the same batch and precision, and the ratios that
@@ -42,6 +44,7 @@ KINDS = {
     "alone": "forward pass of the base",
 }
 READINGS = [("control", "whole"), ("control", "alone"), ("drawn", "alone")]
+SD15 = {"sd15": 1, "sd15-quarter": 4}  # what its widths are divided by
 CLAIM = {"seconds": 1.34, "bytes": 1.23}
 NEAR = 0.1
 
@@ -118,7 +121,7 @@ def in_a_process(kind: str, folder: str, latent_scale: int) -> dict[str, float]:
 def options() -> argparse.Namespace:
     """Return what was asked for; the last four are for processes of their own."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--base", default="scenes-tiny", help="scenes-tiny, sd15-quarter, or a diffusers folder")
+    parser.add_argument("--base", default="scenes-tiny", help="scenes-tiny, sd15, sd15-quarter, or a diffusers folder")
     parser.add_argument("--side", type=int, default=16, help="of the latents")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--mixed-precision", choices=("no", "bf16"), default="no")
@@ -158,8 +161,8 @@ def main() -> None:
         return
     print(f"{machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {asked}")
     with tempfile.TemporaryDirectory() as scratch:
-        is_small = asked.base == "sd15-quarter"
-        folder = str(write_base("sd15", Path(scratch), 4) if is_small else BUNDLED.get(asked.base, asked.base))
+        divisor = SD15.get(asked.base)
+        folder = str(write_base("sd15", Path(scratch), divisor) if divisor else BUNDLED.get(asked.base, asked.base))
         scale = 4 if asked.base in BUNDLED else 8
         found: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
         for _ in range(asked.rounds):

@@ -9,11 +9,13 @@ then both run as they are, in turns, and the time from one call of the ControlNe
 the images once costs us is said apart, and spread over epochs.
 
 On a quiet machine: `OMP_NUM_THREADS=2 python tests/perf/train_step.py` and, with Stable Diffusion 1.5 at a quarter of
-its widths, `... --base sd15-quarter --resolution 256 --batch 4 --steps 6`; with a GPU `... --base HUB_ID
---resolution 512 --batch 8 --mixed-precision bf16`.
+its widths, `... --base sd15-quarter --resolution 256 --batch 4 --steps 6`. On a GPU, at its full widths with random
+weights or with those of a hub id, `... --base sd15 --resolution 512 --batch 8 --mixed-precision bf16 --steps 20`; there
+memory, what the parts of a step take and the share of the card's bfloat16 rate are told too.
 """
 
 import argparse
+import copy
 import random
 import statistics
 import sys
@@ -22,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -38,6 +41,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 from tqdm import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -51,8 +55,11 @@ from benchmark.engine import training
 from benchmark.engine.bases import Base, load_base
 from benchmark.engine.diffusion import loss
 from benchmark.engine.latents import encode_moments
+from benchmark.engine.precision import mixed_precision
 from benchmark.engine.pretrained import choose_device
-from benchmark.engine.reader import TrainingData, batch_rows, draw_batch
+from benchmark.engine.ranks import ALONE
+from benchmark.engine.reader import Batch, TrainingData, batch_rows, draw_batch
+from benchmark.engine.recorded import Recorded
 from benchmark.engine.training import Recipe, Trainee
 from benchmark.methods.controlnet import Control, Controlnet
 from benchmark.scenes.maps import exact
@@ -60,6 +67,8 @@ from benchmark.scenes.splits import example
 from tests.small_bases import write_base
 
 EPOCHS = (1, 10, 100)
+SD15 = {"sd15": 1, "sd15-quarter": 4}  # what its widths are divided by
+PEAK_SIDE = 8192  # of the product of two matrices that the card's rate is read from
 Draw = Callable[[int, Any], tuple[Tensor, Tensor, Tensor]]
 
 
@@ -245,15 +254,25 @@ def ours(base: Base, module: nn.Module, data: TrainingData, recipe: Recipe) -> l
         return value
 
     trainee = Trainee(module, method.save, lambda folder: method.load(str(folder)))
-    with tempfile.TemporaryDirectory() as folder, patch.object(training, "loss", recorded):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        patch.object(training, "loss", recorded),
+        patch.object(training, "_checkpoint"),  # the last, after the steps; the script writes none here either
+        patch.object(training, "newest_checkpoint"),
+    ):
         training.train(base, trainee, data, recipe, Path(folder))
     return [float(value) for value in losses]
 
 
 def fresh(base: Base) -> Control:
     """Return a ControlNet, the same each time."""
+    return copy.deepcopy(_built(base.unet, base.latent_scale))
+
+
+@cache
+def _built(unet: UNet2DConditionModel, latent_scale: int) -> Control:
     torch.manual_seed(0)
-    return Controlnet().build(base.unet, base.latent_scale)
+    return Controlnet().build(unet, latent_scale)
 
 
 def both_with_the_same_draws(
@@ -314,14 +333,14 @@ def spread(values: Sequence[float]) -> str:
 
 
 def folder_of(name: str, scratch: Path) -> str:
-    """Return the folder or hub id of a base; that of a quarter of Stable Diffusion's widths is written first."""
-    return str(write_base("sd15", scratch / name, 4)) if name == "sd15-quarter" else name
+    """Return the folder or hub id of a base; one with Stable Diffusion's wiring and random weights is written first."""
+    return str(write_base("sd15", scratch / name, SD15[name])) if name in SD15 else name
 
 
 def options() -> argparse.Namespace:
     """Return what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--base", default="scenes-tiny", help="also sd15-quarter, a folder or a hub id")
+    parser.add_argument("--base", default="scenes-tiny", help="also sd15, sd15-quarter, a folder or a hub id")
     parser.add_argument("--resolution", type=int, default=64)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--mixed-precision", choices=("no", "bf16"), default="no")
@@ -373,9 +392,19 @@ def compare(
 ) -> None:
     """Run both arms in turns and print their rates, their ratio, and what encoding once adds to it."""
     rates: dict[str, list[float]] = {"script": [], "ours": []}
+    memory: dict[str, float] = {}
     for number in range(asked.rounds):
         for arm in ("script", "ours") if number % 2 else ("ours", "script"):
+            if base.device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats()
             rates[arm].append(timed(arm, base, frozen, pairs, data, recipe, asked.warm))
+            if base.device.type == "cuda":
+                idle = (
+                    (base.unet, base.vae, base.text_encoder)
+                    if arm == "script"
+                    else (frozen.unet, frozen.vae, frozen.text_encoder)
+                )
+                memory[arm] = (torch.cuda.max_memory_allocated() - size_of(*idle)) / 2**30
     print(f"median [lowest, highest] of {asked.rounds} rounds in turns, {recipe.steps} steps each")
     for arm, values in rates.items():
         print(f"  {arm:<7} {spread(values)} images a second")
@@ -384,6 +413,108 @@ def compare(
     for epochs in EPOCHS:
         both = zip(rates["script"], rates["ours"], strict=True)
         print(f"  over {epochs:>3} epochs {spread([1 / a / (1 / b + encoding / epochs) for a, b in both])}")
+    if base.device.type == "cuda":
+        tell_of_gpu(base, frozen, pairs, data, recipe, rates, memory)
+
+
+def tell_of_gpu(
+    base: Base,
+    frozen: Frozen,
+    pairs: Pairs,
+    data: TrainingData,
+    recipe: Recipe,
+    rates: dict[str, list[float]],
+    memory: dict[str, float],
+) -> None:
+    """Print the most memory held, the share of the card's rate that is reached, and what the parts of a step take."""
+    print("most memory held: " + ", ".join(f"{arm} {gib:.1f} GiB" for arm, gib in memory.items()))
+    module, peak = fresh(base).to(base.device).train(), bfloat16_rate()
+    work = operations(base, module, data, recipe) / recipe.batch
+    print(f"{work / 1e12:.3g} TFLOP an image; a product of {PEAK_SIDE} x {PEAK_SIDE} reaches {peak / 1e12:.0f} TFLOP/s")
+    for arm, values in rates.items():
+        print(f"  {arm:<7} {statistics.median(values) * work / peak:.1%} of it, for what ours computes")
+    print("ms of each part of a step, everything waited for in between")
+    parts = parts_of_step(base, module, data, recipe) | parts_of_script(frozen, pairs, recipe)
+    for name, seconds in parts.items():
+        print(f"  {name:<40} {seconds * 1000:.1f}")
+
+
+def size_of(*modules: nn.Module) -> int:
+    """Return the bytes of modules' weights on the GPU."""
+    weights = [weight for module in modules for weight in module.parameters() if weight.is_cuda]
+    return sum(weight.numel() * weight.element_size() for weight in weights)
+
+
+def bfloat16_rate() -> float:
+    """Return the operations a second of a large product in bfloat16 on the GPU."""
+    one, other = torch.randn(2, PEAK_SIDE, PEAK_SIDE, device="cuda", dtype=torch.bfloat16)
+    return 2 * PEAK_SIDE**3 / seconds_of(lambda: one @ other, 20)
+
+
+def seconds_of(what: Callable[[], Any], times: int) -> float:
+    """Return the median time of calls of a function, the work of the GPU included, after three that do not count."""
+    seconds = []
+    for _ in range(3 + times):
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        what()
+        torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds[3:])
+
+
+def operations(base: Base, module: Control, data: TrainingData, recipe: Recipe) -> float:
+    """Return the floating-point operations of products, convolutions and attention in a step, there and back."""
+    part = tuple(tensor.to(base.device) for tensor in training._arguments(base, first_batch(data, recipe)))
+    with FlopCounterMode(display=False) as counter:
+        training._backward(base, module, part, recipe, ALONE)
+    return float(counter.get_total_flops())
+
+
+def first_batch(data: TrainingData, recipe: Recipe) -> Batch:
+    """Return the batch of the first step."""
+    rows = batch_rows(len(data), recipe.batch, 0, recipe.seeds["order"])
+    return draw_batch(data, rows, 0, recipe.seeds["noise"], 1.0, recipe.empty_prompt_rate)
+
+
+def parts_of_step(base: Base, module: Control, data: TrainingData, recipe: Recipe) -> dict[str, float]:
+    """Return the seconds of each part of our step."""
+    batch = first_batch(data, recipe).pinned()
+    state, share = training._state(module, recipe, base.device), training._arguments(base, batch)
+    part = tuple(tensor.to(base.device) for tensor in share)
+    replayed = training._gradients(base, state, recipe, ALONE)
+
+    def forward() -> Tensor:
+        with torch.no_grad(), mixed_precision(recipe.mixed_precision, base.unet, module):
+            return loss(base, module, *part)
+
+    return {
+        "ours: batch drawn (in a thread, ahead)": seconds_of(lambda: first_batch(data, recipe).pinned(), 10),
+        "ours: prompts encoded": seconds_of(lambda: training._arguments(base, batch), 10),
+        "ours: gradients, recorded and replayed": seconds_of(lambda: replayed(*share), 10),
+        "ours: gradients, asked for by Python": seconds_of(
+            lambda: training._backward(base, module, part, recipe, ALONE), 10
+        ),
+        "ours: forward pass alone, replayed": seconds_of(Recorded(forward), 10),
+        "ours: gradients cut to length": seconds_of(lambda: nn.utils.clip_grad_norm_(module.parameters(), 1.0), 10),
+        "ours: AdamW": seconds_of(state.optimizer.step, 10),
+    }
+
+
+def parts_of_script(frozen: Frozen, pairs: Pairs, recipe: Recipe) -> dict[str, float]:
+    """Return the seconds that a batch of the script waits for images to be read, and to be encoded."""
+    dataset = script_dataset(pairs, frozen.tokenizer, recipe.empty_prompt_rate)
+    batch = collate([dataset[i] for i in range(recipe.batch)])
+    images = batch["pixel_values"].to(frozen.vae.device, frozen.vae.dtype)
+
+    def encode() -> None:
+        with torch.no_grad():
+            frozen.vae.encode(images)
+
+    return {
+        "script: batch read and transformed": seconds_of(lambda: collate([dataset[i] for i in range(recipe.batch)]), 5),
+        "script: images encoded": seconds_of(encode, 10),
+    }
 
 
 if __name__ == "__main__":
