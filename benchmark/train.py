@@ -72,6 +72,7 @@ class Train:
     eval_seed: int | None = option("the noise of the probe (default: --seed)", None, non_negative)
     checkpoint_every: int = option("updates between checkpoints", 100, positive)
     probe_every: int = option("updates between probes of the condition on the val split; 0: never", 100, non_negative)
+    eager: bool = option("on a GPU, ask for a step's work anew instead of replaying it; slower, less memory", False)
     referee: str | None = option("annotator that reads the probe's images (default: the condition's own)", None)
     device: str | None = option("cpu or cuda (default: cuda where there is one)", None)
     out: Path | None = option("run folder (default: runs/<dataset>_<cond>_<method>_<base>_s<seed>)", None, Path)
@@ -131,7 +132,7 @@ def _train(form: Train, ranks: "Ranks") -> Path:
     trainee = Trainee(module, method.save, lambda folder: method.load(str(folder)))
     probe = make_probe(base, dataset, condition, referee, form) if referee else None
     try:
-        checkpoint = fit(base, trainee, data, recipe, run, probe, form.tracker, ranks)
+        checkpoint = fit(base, trainee, data, recipe, run, probe, form.tracker, ranks, form.eager)
     except Diverged as error:
         if ranks.is_main:
             runs.finish(run, runs.RUN, "diverged", reason=str(error))

@@ -155,7 +155,9 @@ def split_text(config: Any, text: Tensor, image: Tensor) -> tuple[Tensor, dict[s
         return text, {}
     sizes = [*image.shape[-2:], 0, 0, *image.shape[-2:]]
     width = config.projection_class_embeddings_input_dim - len(sizes) * config.addition_time_embed_dim
-    added = {"text_embeds": text[:, -1, :width], "time_ids": text.new_tensor(sizes).expand(len(text), -1)}
+    # filled where they are needed: a copy from outside the GPU cannot be recorded
+    time_ids = torch.stack([text.new_full((len(text),), size) for size in sizes], dim=1)
+    added = {"text_embeds": text[:, -1, :width], "time_ids": time_ids}
     return text[:, :-1], {"added_cond_kwargs": added}
 
 

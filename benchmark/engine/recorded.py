@@ -10,6 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from benchmark.base.errors import UserError, first_line
+
 Work = Callable[..., Tensor]
 _WARM = 3  # runs in which libraries choose kernels and make room for them; what is recorded must do neither
 
@@ -18,7 +20,7 @@ class Recorded:
     """A function of tensors whose shapes never change, as one CUDA graph.
 
     What it writes beside its result, gradients say, is written to the same memory in every replay: it is to be used
-    before the next one. It must not copy anything back to wait for it.
+    before the next one. It must neither wait for the GPU nor copy to it from memory that is not pinned.
 
     Args:
         work: The function.
@@ -31,7 +33,11 @@ class Recorded:
         self._result = torch.empty(0)
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        """Return what the function gives for inputs on the GPU or in pinned memory; the first call records it."""
+        """Return what the function gives for inputs on the GPU or in pinned memory; the first call records it.
+
+        Raises:
+            UserError: It does what cannot be recorded.
+        """
         if self._graph is None:
             self._record(*inputs)
         for place, new in zip(self._inputs, inputs, strict=True):
@@ -49,5 +55,10 @@ class Recorded:
                 self._work(*self._inputs)
         torch.cuda.current_stream().wait_stream(aside)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self._result = self._work(*self._inputs)
+        try:
+            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):  # other threads may do as they like
+                self._result = self._work(*self._inputs)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise UserError(f"this step cannot be recorded ({first_line(error)}); give --eager") from error

@@ -157,15 +157,16 @@ def train(
     probe: ProbeScores | None = None,
     tracker: str | None = None,
     ranks: Ranks = ALONE,
+    eager: bool = False,
 ) -> Path:
     """Train up to the recipe's last step, from the newest checkpoint of the run if there is one; return the last one.
 
     `curve.jsonl` gets the loss of every tenth update and what `probe` says of the module, of no module at update 0;
     the tracker of that name gets the same with learning rate, speed and memory. Of several ranks, which all give the
-    same arguments, the main one writes, probes and tells.
+    same arguments, the main one writes, probes and tells. A GPU replays a recording of the step, unless it is `eager`.
 
     Raises:
-        UserError: A checkpoint to go on from is damaged.
+        UserError: A checkpoint to go on from is damaged, or the step cannot be recorded.
         Diverged: The loss became infinite or no number.
     """
     probe = probe if recipe.probe_every and ranks.is_main else None
@@ -176,7 +177,8 @@ def train(
     with journal(run, recipe.batch, first, before, tracker, hidden=not ranks.is_main) as notes:
         if probe is not None and first == 0:
             notes.probe(0, probe(None))
-        started, losses, gradients = time.monotonic(), _Losses(), _gradients(base, state, recipe, ranks)
+        started, losses = time.monotonic(), _Losses()
+        gradients = _gradients(base, state, recipe, ranks, eager)
         with (
             closing(_batches(base, data, recipe, first, ranks)) as batches,
             progress(recipe.steps, f"train {run.name}", "updates", done=first, hidden=not ranks.is_main) as bar,
@@ -257,7 +259,7 @@ def _arguments(base: Base, batch: Batch) -> tuple[Tensor, ...]:
     return batch.latents, batch.noise, batch.timesteps, text, batch.image
 
 
-def _gradients(base: Base, state: _State, recipe: Recipe, ranks: Ranks) -> Work:
+def _gradients(base: Base, state: _State, recipe: Recipe, ranks: Ranks, eager: bool) -> Work:
     """Return a function of a rank's share of a batch that leaves its gradients in the module, losses (parts,) returned.
 
     Activations that are computed again put the state of the GPU's random numbers aside, which no recording allows.
@@ -269,7 +271,8 @@ def _gradients(base: Base, state: _State, recipe: Recipe, ranks: Ranks) -> Work:
         parts = zip(*(tensor.chunk(recipe.gradient_accumulation_steps) for tensor in on_device), strict=True)
         return torch.stack([_backward(base, state.module, part, recipe, ranks) for part in parts])
 
-    return Recorded(compute) if base.device.type == "cuda" and not recipe.gradient_checkpointing else compute
+    eager = eager or base.device.type != "cuda" or recipe.gradient_checkpointing
+    return compute if eager else Recorded(compute)
 
 
 def _backward(base: Base, module: nn.Module, part: tuple[Tensor, ...], recipe: Recipe, ranks: Ranks) -> Tensor:

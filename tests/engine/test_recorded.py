@@ -2,15 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
 
 from benchmark import registry
+from benchmark.base.errors import UserError
 from benchmark.contracts.plugins import Method
-from benchmark.engine import training
 from benchmark.engine.bases import Base, load_base
 from benchmark.engine.journal import read_curve
 from benchmark.engine.reader import TrainingData
@@ -38,16 +37,16 @@ def data_for(base: Base) -> TrainingData:
     return TrainingData(moments, images, base.token_ids([f"a red cube {i}" for i in range(6)]), base.token_ids([""])[0])
 
 
-def losses(base: Base, method: Method, recipe: Recipe, run: Path) -> list[float]:
+def losses(base: Base, method: Method, recipe: Recipe, run: Path, eager: bool) -> list[float]:
     """Train and return the losses of the curve."""
     torch.manual_seed(0)
     module = method.build(base.unet, base.latent_scale)
     trainee = Trainee(module, method.save, lambda folder: method.load(str(folder)))
-    train(base, trainee, data_for(base), recipe, run)
+    train(base, trainee, data_for(base), recipe, run, eager=eager)
     return [row["loss"] for row in read_curve(run)]
 
 
-METHODS = ["controlnet", "controlnet:init=gaussian", "controlnet:unlocked=true", "controlnet_lite", "t2i_adapter"]
+METHODS = ["controlnet", "controlnet,init=gaussian", "controlnet,unlocked=true", "controlnet_lite", "t2i_adapter"]
 CASES = [
     *[("scenes-tiny", method, RECIPE) for method in METHODS],
     *[(base, "controlnet", RECIPE) for base in ("sd15", "sd2", "sdxl")],
@@ -63,14 +62,18 @@ def test_a_replayed_training_is_the_one_that_python_asks_for(
     bases: dict[str, Base], tmp_path: Path, name: str, method: str, recipe: Recipe
 ) -> None:
     base, made = bases[name], registry.make(Method, method)
-    with patch.object(training, "Recorded", lambda work: work):
-        asked = losses(base, made, recipe, tmp_path / "asked")
+    asked = losses(base, made, recipe, tmp_path / "asked", eager=True)
     base.unet.disable_gradient_checkpointing()
-    replayed = losses(base, made, recipe, tmp_path / "replayed")
+    replayed = losses(base, made, recipe, tmp_path / "replayed", eager=False)
     base.unet.disable_gradient_checkpointing()
     assert len(replayed) == len(asked) == 3  # of updates 1, 11 and 12
     np.testing.assert_allclose(replayed, asked, rtol=2e-2 if recipe.mixed_precision == "bf16" else 2e-3)
     assert asked[0] != asked[1]
+
+
+def test_a_step_that_waits_for_the_gpu_is_refused() -> None:
+    with pytest.raises(UserError, match="--eager"):
+        Recorded(lambda x: x * float(x.sum()))(torch.ones(3, device="cuda"))
 
 
 def test_a_replay_computes_with_new_numbers_and_returns_a_result_of_its_own() -> None:

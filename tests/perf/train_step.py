@@ -21,8 +21,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -244,19 +243,22 @@ def script_loss(
     return functional.mse_loss(prediction.float(), target.float(), reduction="mean")
 
 
-def ours(base: Base, module: nn.Module, data: TrainingData, recipe: Recipe) -> list[float]:
-    """Train a ControlNet with our trainer and return the loss of every step."""
-    method, losses = Controlnet(), list[Tensor]()
+def ours(
+    base: Base, module: nn.Module, data: TrainingData, recipe: Recipe, clock: "Clock | None" = None
+) -> list[float]:
+    """Train a ControlNet with our trainer and return the loss of every step; a clock ticks at the start of each."""
+    method, losses, update = Controlnet(), list[Tensor](), training._update
 
-    def recorded(*arguments: Any, **keywords: Any) -> Tensor:
-        value = loss(*arguments, **keywords)
-        losses.append(value.detach())
-        return value
+    def noted(*arguments: Any) -> Tensor:
+        if clock:
+            clock.tick()
+        losses.append(update(*arguments))
+        return losses[-1]
 
     trainee = Trainee(module, method.save, lambda folder: method.load(str(folder)))
     with (
         tempfile.TemporaryDirectory() as folder,
-        patch.object(training, "loss", recorded),
+        patch.object(training, "_update", noted),
         patch.object(training, "_checkpoint"),  # the last, after the steps; the script writes none here either
         patch.object(training, "newest_checkpoint"),
     ):
@@ -298,33 +300,37 @@ def both_with_the_same_draws(
     return script, losses, theirs, module
 
 
-@contextmanager
-def calls_timed(module: nn.Module) -> Iterator[list[float]]:
-    """Give a list that fills with the time of every call of a module, the work of a GPU until then included."""
-    times: list[float] = []
+class Clock:
+    """Notes the time of two of many calls, counted from 0; only there the GPU is waited for."""
 
-    def note(*_: Any) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        times.append(time.perf_counter())
+    def __init__(self, first: int, last: int) -> None:
+        self._noted, self._calls, self._times = (first, last), 0, list[float]()
 
-    handle = module.register_forward_pre_hook(note)
-    try:
-        yield times
-    finally:
-        handle.remove()
+    def tick(self, *_: Any) -> None:
+        """Count a call."""
+        if self._calls in self._noted:
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            self._times.append(time.perf_counter())
+        self._calls += 1
+
+    @property
+    def seconds(self) -> float:
+        """From one to the other."""
+        first, last = self._times
+        return last - first
 
 
 def timed(arm: str, base: Base, frozen: Frozen, pairs: Pairs, data: TrainingData, recipe: Recipe, warm: int) -> float:
     """Return images a second of one arm over the steps of a recipe after the first few."""
-    module = fresh(base)
+    module, clock = fresh(base), Clock(warm, warm + recipe.steps)
     longer = replace(recipe, steps=recipe.steps + warm + 1, checkpoint_every=recipe.steps + warm + 1)
-    with calls_timed(module.controlnet) as times:
-        if arm == "script":
-            peer(frozen, module.controlnet, pairs, longer, empty_prompt_rate=recipe.empty_prompt_rate)
-        else:
-            ours(base, module, data, longer)
-    return recipe.batch * recipe.steps / (times[-1] - times[warm])
+    if arm == "script":
+        module.controlnet.register_forward_pre_hook(clock.tick)
+        peer(frozen, module.controlnet, pairs, longer, empty_prompt_rate=recipe.empty_prompt_rate)
+    else:
+        ours(base, module, data, longer, clock)
+    return recipe.batch * recipe.steps / clock.seconds
 
 
 def spread(values: Sequence[float]) -> str:
@@ -482,7 +488,7 @@ def parts_of_step(base: Base, module: Control, data: TrainingData, recipe: Recip
     batch = first_batch(data, recipe).pinned()
     state, share = training._state(module, recipe, base.device), training._arguments(base, batch)
     part = tuple(tensor.to(base.device) for tensor in share)
-    replayed = training._gradients(base, state, recipe, ALONE)
+    replayed = training._gradients(base, state, recipe, ALONE, eager=False)
 
     def forward() -> Tensor:
         with torch.no_grad(), mixed_precision(recipe.mixed_precision, base.unet, module):
