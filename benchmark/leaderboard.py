@@ -148,17 +148,21 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def trained_by(record: Record) -> list[str]:
-    """Return the commands of the runs behind a record; none of a released ControlNet."""
-    provenance = record.environment.get("training") or {}
-    return [part["command"] for part in provenance.get("parts", [provenance]) if "command" in part]
+def made_by(record: Record) -> list[tuple[str, str]]:
+    """Return what was done for a record and by which command, in its order, as far as it is known.
 
-
-def made_by(record: Record) -> dict[str, str]:
-    """Return the commands behind the data and the images of a record, as far as they are known."""
-    built, drawn = record.environment.get("building"), record.environment.get("drawing", ())
-    commands = zip(("Data built", "Drawn", "Drawn without control"), (built, *drawn), strict=False)
-    return {what: command for what, command in commands if command}
+    A released ControlNet was trained by no command of ours.
+    """
+    environment = record.environment
+    training = environment.get("training") or {}
+    drawn = zip(("Drawn", "Drawn without control"), environment.get("drawing", ()), strict=False)
+    commands = [
+        ("Data built", environment.get("building")),
+        *(("Trained", part.get("command")) for part in training.get("parts", [training])),
+        *drawn,
+        (f"Scored {record.created}", environment["command"]),
+    ]
+    return [(what, command) for what, command in commands if command]
 
 
 @dataclass(frozen=True)
@@ -216,7 +220,7 @@ def _environment(finalize: Callable[[object], object] | None = None) -> jinja2.E
     )
     numbers = (shown, shown_alone, shown_spread, shown_worst, shown_failures, shown_needed, shown_changes, shown_onsets)
     settings = (shown_pairs, shown_updates, shown_epochs, shown_values, shown_end, shown_width, shown_improvement)
-    words = (one_line, trained_by, made_by)
+    words = (one_line, made_by)
     helpers = (*numbers, *settings, *words, charts, profile_chart, comparisons, dials, dirt, together)
     environment.globals |= {helper.__name__: helper for helper in helpers}
     environment.globals |= {"onset": ONSET, "share": SHARE, "anchors": ANCHORS}
