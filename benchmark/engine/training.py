@@ -186,15 +186,17 @@ def train(
             for step, batch in enumerate(batches, first):
                 losses.waiting.append((step, _update(base, state, gradients, batch, recipe, step, ranks)))
                 bar.update()
-                if step % _LOG_EVERY == 0 or step == recipe.steps - 1:
+                dues = (recipe.probe_every, recipe.checkpoint_every)
+                probes, saves = (_is_due(every, step + 1, recipe.steps) for every in dues)
+                tells = step % _LOG_EVERY == 0 or step == recipe.steps - 1
+                if tells or probes or saves:  # the same updates in every rank, so that all of them end together
                     value = losses.look()
+                if tells:
                     speed = (step + 1 - first) * recipe.batch / (time.monotonic() - started)
                     _tell(notes, bar, recipe, step, value, speed, base.device)
-                if probe is not None and _is_due(recipe.probe_every, step + 1, recipe.steps):
-                    losses.look()
+                if probe is not None and probes:
                     notes.probe(step + 1, _probed(probe, state.result))
-                if _is_due(recipe.checkpoint_every, step + 1, recipe.steps):
-                    losses.look()
+                if saves:
                     with ranks.main_first():
                         if ranks.is_main:
                             _checkpoint(trainee, state, run, step + 1, kept=1 if step + 1 == recipe.steps else 2)
