@@ -117,8 +117,7 @@ def read_probes(path: Path, record: Record) -> list[dict[str, Any]]:
     lines = (read_beside(path, record, ".jsonl") or b"").splitlines()
     rows = [json_object(line, f"{curve}, line {number}", remedy) for number, line in enumerate(lines, 1)]
     probes = [row for row in rows if "probe" in row]
-    for row in probes:
-        checked(_Probe, row, f"{curve}, a probe", remedy)
+    checked(list[_Probe], probes, f"{curve}, its probes", remedy)
     return probes
 
 
