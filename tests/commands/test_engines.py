@@ -76,13 +76,15 @@ def local(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """Two nodes of one processor each on this machine, at RAY_ADDRESS."""
+    """Two nodes that work, of one processor each, and one that leads them, all on this machine; at RAY_ADDRESS."""
     with TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as logs, pytest.MonkeyPatch.context() as patch:
         (Path(logs) / "ray").mkdir()
         patch.setenv("RAY_TMPDIR", logs)  # short: the names of sockets have an end
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        nodes = Cluster(head_node_args={**NODE, "include_dashboard": False, "num_gpus": 1}, initialize_head=True)
-        nodes.add_node(**NODE)
+        head = {**NODE, "num_cpus": 0, "include_dashboard": False}
+        nodes = Cluster(head_node_args=head, initialize_head=True)
+        for _ in range(2):
+            nodes.add_node(**NODE, num_gpus=1)
         patch.setenv("RAY_ADDRESS", nodes.address)
         yield nodes
         nodes.shutdown()
@@ -106,11 +108,16 @@ def test_a_build_on_two_nodes_one_of_which_is_killed_has_the_bytes_of_a_local_on
         names = [path.name.split(".") for path in marks.glob("*.*")]
         return {node: {part for other, part in names if other == node} for node, _ in names}
 
+    def victim() -> Any:
+        """A node whose end the driver outlives: it is a client of any of them, of which is not in our hands."""
+        mine = ray.get_runtime_context().get_node_id()
+        sockets = [each["RayletSocketName"] for each in ray.nodes() if each["NodeID"] != mine]
+        return next(node for node in cluster.worker_nodes if node.raylet_socket_name in sockets)
+
     def kill() -> None:
-        (node,) = cluster.worker_nodes
         try:
             wait_for(lambda: len(started()) == 2)
-            cluster.remove_node(node, allow_graceful=False)
+            cluster.remove_node(victim(), allow_graceful=False)
             wait_for(lambda: any(not each["Alive"] for each in ray.nodes()))
         finally:
             dead = [each["NodeID"] for each in ray.nodes() if not each["Alive"]]
