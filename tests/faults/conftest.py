@@ -50,11 +50,13 @@ class Faults:
 
     Attributes:
         kills: How many commands are to be killed.
+        patience: Seconds that what a command started may outlive it.
     """
 
     name: str
     kills: int
     rng: random.Random
+    patience: float = 60.0
     seen: Counter[str] = field(default_factory=Counter)
 
     def start(self, words: list[str], cwd: Path) -> "subprocess.Popen[str]":
@@ -106,7 +108,7 @@ class Faults:
 
     def _wait_for_the_rest(self, group: int) -> None:
         """See that what a command started does not outlive it."""
-        until = time.monotonic() + 60
+        until = time.monotonic() + self.patience
         with contextlib.suppress(ProcessLookupError):
             while True:
                 os.killpg(group, 0)

@@ -59,6 +59,7 @@ def test_builds_that_are_killed(workers: str, faults: Faults, tmp_path: Path) ->
 
 def test_builds_on_ray_that_are_killed(faults: Faults, tmp_path: Path) -> None:
     """Ray takes its time to start: a twentieth of the campaign, each with the processes that the command started."""
+    faults.patience = 180.0  # Ray's agents of a node, which do no work of ours, miss it after a minute or a little more
     whole = place(tmp_path, "whole")
     faults.run([*BUILD, "--workers", "1"], whole)
     wanted = files(whole / "out")
