@@ -5,7 +5,7 @@ import importlib
 import math
 import shutil
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -214,28 +214,35 @@ def _tell(
 
 
 def _batches(base: Base, data: TrainingData, recipe: Recipe, first: int, ranks: Ranks) -> Generator[Batch, None, None]:
-    """Yield a rank's share of the batch of every update, the next one being made in a thread meanwhile."""
+    """Yield a rank's share of the batch of every update.
+
+    For a GPU the next one is made in a thread meanwhile. A step on the processor would lose more to the thread than the
+    few milliseconds that a batch takes (docs/LOG.md).
+    """
 
     def make(step: int) -> Batch:
         rows = batch_rows(len(data), recipe.batch, step, recipe.seeds["order"])
         scaling = base.vae.config.scaling_factor
         whole = draw_batch(data, rows, step, recipe.seeds["noise"], scaling, recipe.empty_prompt_rate)
-        share = whole.part(ranks.rank, ranks.world)
-        return share.pinned() if base.device.type == "cuda" else share
+        return whole.part(ranks.rank, ranks.world)
+
+    steps = range(first, recipe.steps)
+    yield from _ahead(make, steps, base.device) if steps and base.device.type == "cuda" else map(make, steps)
+
+
+def _ahead(make: Callable[[int], Batch], steps: range, device: torch.device) -> Iterator[Batch]:
+    """Yield the batch of every step in memory that a GPU copies from, the next one being made meanwhile."""
+
+    def pinned(step: int) -> Batch:
+        return make(step).pinned()
 
     # a thread has a GPU of its own in mind, the first one
-    with ThreadPoolExecutor(1, initializer=_use, initargs=(base.device,)) as thread:
-        coming = thread.submit(make, first) if first < recipe.steps else None
-        for step in range(first, recipe.steps):
-            assert coming is not None
-            batch = coming.result()
-            coming = thread.submit(make, step + 1) if step + 1 < recipe.steps else None
+    with ThreadPoolExecutor(1, initializer=torch.cuda.set_device, initargs=(device,)) as thread:
+        coming = thread.submit(pinned, steps[0])
+        for step in steps[1:]:
+            batch, coming = coming.result(), thread.submit(pinned, step)
             yield batch
-
-
-def _use(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
+        yield coming.result()
 
 
 def _update(
