@@ -125,7 +125,7 @@ def profile_chart(sections: Iterable[Section]) -> str | None:
     if not recipes:
         return None
     chart = _chart(_CONTROL, "share of runs above")
-    levels = np.linspace(0, max(1.0, *(recipe.control.values[0] for recipe in recipes)), 101)
+    levels = np.linspace(0, max(1.0, *(recipe.values.max() for recipe in recipes)), 101)
     for i, recipe in enumerate(recipes):
         found = profile(recipe.tasks, levels)
         bounds = list(zip(found.low.tolist(), found.high.tolist(), strict=True))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark.numbers.seeds import Spread, iqm, resampled, resampled_counts
+from benchmark.numbers.seeds import Spread, iqm, resampled
 
 Array = NDArray[np.float64]
 
@@ -31,12 +31,20 @@ def profile(tasks: Sequence[Sequence[float]], levels: Array) -> Profile:
         levels: Ascending (L,).
     """
     generator = np.random.default_rng(0)
-    above = [(np.asarray(task, float)[:, None] > levels).astype(float) for task in tasks]
-    shares = np.mean([task.mean(axis=0) for task in above], axis=0)
-    # Counts as floats, exact below 2^53: NumPy multiplies matrices of integers without BLAS, ten times as slowly.
-    draws = np.mean([resampled_counts(len(t), generator).astype(float) @ t / len(t) for t in above], axis=0)
+    passed = [np.searchsorted(levels, task) for task in tasks]  # (N,): how many levels lie below each run
+    shares = np.mean([_shares(task, len(levels)) for task in passed], axis=0)
+    draws = np.mean([_shares(resampled(task, generator), len(levels)) for task in passed], axis=0)
     low, high = np.quantile(draws, (0.025, 0.975), axis=0)
     return Profile(levels, shares, low, high)
+
+
+def _shares(passed: NDArray[np.int64], levels: int) -> Array:
+    """Return which share of runs (..., N) is above each of L levels (..., L), from how many levels each has passed."""
+    sets = passed.reshape(-1, passed.shape[-1])
+    bins = sets + (levels + 1) * np.arange(len(sets))[:, None]
+    counts = np.bincount(bins.ravel(), minlength=len(sets) * (levels + 1)).reshape(*passed.shape[:-1], levels + 1)
+    shares: Array = counts[..., :0:-1].cumsum(axis=-1)[..., ::-1] / passed.shape[-1]
+    return shares
 
 
 def over_tasks(tasks: Sequence[Sequence[float]]) -> Spread:
