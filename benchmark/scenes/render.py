@@ -35,8 +35,9 @@ from benchmark.scenes.world import Scene
 
 FIRST_KIND = 2
 _EDGE_CONTRAST = 0.05  # linear light; a pixel that differs more from a neighbour is drawn with a grid of rays
-# Where in an edge pixel rays go: a rotated grid, so that nearly level and nearly upright edges get five shades too.
-_GRID = ((0.5, 0.5), (0.125, 0.375), (0.375, 0.875), (0.625, 0.125), (0.875, 0.625))
+# Where in an edge pixel rays go besides its centre: a rotated grid, so that nearly level and nearly upright edges get
+# five shades too.
+_GRID = ((0.125, 0.375), (0.375, 0.875), (0.625, 0.125), (0.875, 0.625))
 _LEVELS = 4096
 
 
@@ -292,14 +293,13 @@ def _edges(colour):
 
 
 @compiled
-def _supersample(primitives, objects, camera, light, stage, rects, local, n, i, j, near):
-    """Mean linear RGB of a pixel over the rays of a grid; `near` is room for the primitives that may be seen."""
+def _supersample(primitives, objects, camera, light, stage, rects, local, n, i, j, near, r, g, b):
+    """Mean linear RGB of a pixel over its centre (r, g, b) and a grid; `near` is room for what may be seen in it."""
     count = 0
     for k in range(primitives.shape[0]):
         if rects[k, 0] <= i < rects[k, 1] and rects[k, 2] <= j < rects[k, 3]:
             near[count] = k
             count += 1
-    r, g, b = 0.0, 0.0, 0.0
     for row, column in _GRID:
         u, v = camera_ray(camera, n, i + row, j + column)
         t, surface = hit_stage(camera, u, v)
@@ -310,7 +310,7 @@ def _supersample(primitives, objects, camera, light, stage, rects, local, n, i, 
         nx, ny, nz, _, y, z = _surface(primitives, local, surface, u, v, t)
         pr, pg, pb = _shade(primitives, objects, camera, light, stage, local, u, v, t, surface, nx, ny, nz, y, z)
         r, g, b = r + pr, g + pg, b + pb
-    share = 1.0 / len(_GRID)
+    share = 1.0 / (1 + len(_GRID))
     return r * share, g * share, b * share
 
 
@@ -336,7 +336,7 @@ def _render(primitives, objects, camera, light, stage, rects, local, n, srgb):
         for j in range(n):
             r, g, b = colour[i, j, 0], colour[i, j, 1], colour[i, j, 2]
             if edges[i, j]:
-                r, g, b = _supersample(primitives, objects, camera, light, stage, rects, local, n, i, j, near)
+                r, g, b = _supersample(primitives, objects, camera, light, stage, rects, local, n, i, j, near, r, g, b)
             image[i, j, 0] = srgb[int(r * (len(srgb) - 1) + 0.5)]
             image[i, j, 1] = srgb[int(g * (len(srgb) - 1) + 0.5)]
             image[i, j, 2] = srgb[int(b * (len(srgb) - 1) + 0.5)]
