@@ -118,7 +118,8 @@ def _decoded(data: bytes, read: Callable[[Image.Image], NDArray[Any]]) -> NDArra
             with Image.open(io.BytesIO(data)) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise BadImage(f"more than {MAX_PIXELS} pixels")
-                return read(ImageOps.exif_transpose(image))
+                ImageOps.exif_transpose(image, in_place=True)
+                return read(image)
     except BadImage:
         raise
     except Exception as error:  # Pillow raises many kinds for damaged data; all mean the same here
@@ -181,7 +182,7 @@ def _on_white(image: Image.Image) -> Image.Image:
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
         raise BadImage(f"pixels of mode {image.mode} have no fixed range")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def encode_png(image: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
@@ -195,7 +196,7 @@ def encode_png(image: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
 
 def encode_bilevel_png(mask: NDArray[np.bool_]) -> bytes:
     """Return an (H, W) mask as a one-bit PNG, True is white."""
-    pixels = np.where(mask, np.uint8(255), np.uint8(0))
+    pixels = mask.astype(np.uint8) * np.uint8(255)
     ok, buffer = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_BILEVEL, 1])
     if not ok:
         raise ValueError(f"cannot encode a mask of shape {mask.shape} as PNG")

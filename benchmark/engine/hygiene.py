@@ -19,7 +19,7 @@ from benchmark.engine.shards import Commit, Quality, read_tables
 from benchmark.numbers.duplicates import MAX_DISTANCE, first_kept, first_near, first_same
 from benchmark.numbers.quality import Header, colourfulness, grey_of, perceptual_hash, read_header, sharpness
 
-HYGIENE_VERSION = 1
+HYGIENE_VERSION = 2
 DROP, REPORT = "drop", "report"
 UNREADABLE = "unreadable"
 _PRECEDENCE = ("test", "val", "train")  # of rows alike in two splits, the one in the earlier split stays

@@ -21,6 +21,10 @@ _LUMINANCE_50 = np.array(
         *(49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99),
     ]
 )
+# libjpeg scales it by s percent, where s is 5000 / q below 50, else 200 - 2 q (jcparam.c).
+_QUALITIES = np.arange(1, 101)
+_SCALES = np.where(_QUALITIES < 50, 5000 // _QUALITIES, 200 - 2 * _QUALITIES)
+_TABLES = np.clip((_SCALES[:, None] * _LUMINANCE_50 + 50) // 100, 1, 255)
 
 
 class Header(NamedTuple):
@@ -46,14 +50,8 @@ def read_header(data: bytes) -> Header:
 
 
 def jpeg_quality(luminance: list[int]) -> int:
-    """Return libjpeg's quality, 1 to 100, whose luminance table comes nearest to one of 64 steps, row by row.
-
-    libjpeg scales its table of quality 50 by s percent, where s is 5000 / q below 50, else 200 - 2 q (jcparam.c).
-    """
-    qualities = np.arange(1, 101)
-    scales = np.where(qualities < 50, 5000 // qualities, 200 - 2 * qualities)
-    tables = np.clip((scales[:, None] * _LUMINANCE_50 + 50) // 100, 1, 255)
-    return int(qualities[np.abs(tables - np.array(luminance)).sum(axis=1).argmin()])
+    """Return libjpeg's quality, 1 to 100, whose luminance table comes nearest to one of 64 steps, row by row."""
+    return int(_QUALITIES[np.abs(_TABLES - np.array(luminance)).sum(axis=1).argmin()])
 
 
 def grey_of(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -76,10 +74,16 @@ def perceptual_hash(grey: NDArray[np.uint8]) -> int:
 
 def sharpness(grey: NDArray[np.uint8]) -> float:
     """Return the variance of the Laplacian of luminance uint8 (H, W): low where nothing is in focus."""
-    return float(cv2.Laplacian(grey, cv2.CV_64F).var())
+    values = cv2.Laplacian(grey, cv2.CV_16S)  # whole numbers, whose sums are exact
+    mean = cv2.sumElems(values)[0] / values.size
+    return float(cv2.norm(values, cv2.NORM_L2SQR) / values.size - mean * mean)
 
 
 def colourfulness(image: NDArray[np.uint8]) -> float:
     """Return by how many of 255 levels the channels of uint8 (H, W, 3) differ, at all but the 1 % strongest pixels."""
     channels = cv2.split(image)
-    return float(np.percentile(reduce(cv2.max, channels) - reduce(cv2.min, channels), 99))
+    spread = cv2.subtract(reduce(cv2.max, channels), reduce(cv2.min, channels))
+    up_to = cv2.calcHist([spread], [0], None, [256], [0, 256]).ravel().cumsum()
+    place = 0.99 * (spread.size - 1)  # of the percentile between two pixels in their order, as NumPy has it
+    below, above = np.searchsorted(up_to, [int(place), int(place) + 1], side="right")
+    return float(below + (above - below) * (place - int(place)))
