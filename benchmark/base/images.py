@@ -4,6 +4,7 @@ import io
 import re
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,7 +97,15 @@ def decode_rgb(data: bytes) -> NDArray[np.uint8]:
     Raises:
         BadImage: The bytes are no image, are cut short, or hold more than MAX_PIXELS.
     """
-    return _decoded(data, lambda image: np.asarray(_on_white(image)))
+
+    def read(image: Image.Image, upright: bool) -> NDArray[np.uint8]:
+        if image.format == "JPEG" and image.mode == "RGB" and upright:
+            with suppress(ValueError):  # of a stream that is damaged Pillow says whether it can be used
+                pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data)  # as Pillow decodes it, in less time
+                return pixels
+        return np.asarray(_on_white(image))
+
+    return _decoded(data, read)
 
 
 def decode_levels(data: bytes) -> NDArray[np.uint8] | NDArray[np.uint16]:
@@ -105,10 +114,11 @@ def decode_levels(data: bytes) -> NDArray[np.uint8] | NDArray[np.uint16]:
     Raises:
         BadImage: The bytes are no image, or have transparent pixels or no whole levels of 8 or 16 bits.
     """
-    return _decoded(data, _levels)
+    return _decoded(data, lambda image, _: _levels(image))
 
 
-def _decoded(data: bytes, read: Callable[[Image.Image], NDArray[Any]]) -> NDArray[Any]:
+def _decoded(data: bytes, read: Callable[[Image.Image, bool], NDArray[Any]]) -> NDArray[Any]:
+    """Return what is read of an opened image that was turned upright, if it was not stored so."""
     if not data:
         raise BadImage("empty file")
     try:
@@ -118,8 +128,10 @@ def _decoded(data: bytes, read: Callable[[Image.Image], NDArray[Any]]) -> NDArra
             with Image.open(io.BytesIO(data)) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise BadImage(f"more than {MAX_PIXELS} pixels")
-                ImageOps.exif_transpose(image, in_place=True)
-                return read(image)
+                upright = image.getexif().get(_ORIENTATION, 1) == 1
+                if not upright:
+                    ImageOps.exif_transpose(image, in_place=True)
+                return read(image, upright)
     except BadImage:
         raise
     except Exception as error:  # Pillow raises many kinds for damaged data; all mean the same here

@@ -130,6 +130,35 @@ def test_jpeg_is_close_upright_and_in_rgb_order() -> None:
     assert np.abs(decode_rgb(encode_jpeg(image)).astype(int) - image).max() <= 6
 
 
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0", "4:1:1"])
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("size", [(64, 48), (33, 17), (1, 1)])
+def test_a_jpeg_is_decoded_as_pillow_does(subsampling: str, progressive: bool, size: tuple[int, int]) -> None:
+    for quality in (20, 75, 100):
+        options = {"quality": quality, "subsampling": subsampling, "progressive": progressive}
+        data = _saved(Image.fromarray(_random(*size, 3)), "JPEG", **options)
+        assert np.array_equal(decode_rgb(data), np.asarray(Image.open(io.BytesIO(data))))
+
+
+def test_a_damaged_jpeg_is_what_pillow_makes_of_it() -> None:
+    draws, whole = np.random.default_rng(0), _saved(Image.fromarray(_random(40, 56, 3)), "JPEG", quality=80)
+    outcomes = set()
+    for _ in range(300):
+        data = bytearray(whole[: draws.integers(len(whole) // 2, len(whole) + 1)])
+        for at in draws.integers(0, len(data), draws.integers(0, 3)):
+            data[at] ^= 1 << draws.integers(8)
+        try:
+            expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+        except Exception:  # Pillow raises many kinds for damaged data
+            with pytest.raises(BadImage):
+                decode_rgb(bytes(data))
+            outcomes.add("refused")
+            continue
+        assert np.array_equal(decode_rgb(bytes(data)), expected)
+        outcomes.add("decoded")
+    assert outcomes == {"decoded", "refused"}
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_rotation_is_undone(orientation: int) -> None:
     upright = _smooth(32, 48)
