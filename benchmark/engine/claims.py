@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
-from scipy import stats
 
 from benchmark.base.errors import UserError
 from benchmark.base.forms import read_toml
@@ -178,6 +177,8 @@ def _failures(claim: Claim, rows: "pd.DataFrame") -> Finding:
     trainings = rows[rows["outcome"] != "not probed"].drop_duplicates("training")
     if not len(trainings):
         return Finding("no run was probed")
+    from scipy import stats  # takes half a second to load, and most boards have no run of a claim
+
     failed = share(int((trainings["outcome"] != "followed").sum()), len(trainings))
     numbers = f"{failed.count} of {failed.total} [{failed.low:.2f}, {failed.high:.2f}]"
     p = stats.binomtest(failed.count, failed.total, claim.limit).pvalue
@@ -197,6 +198,8 @@ def _mean(claim: Claim, values: Any) -> Finding:
     """Return the mean over runs with its t interval and test."""
     if len(values) < 2:
         return Finding(f"{len(values)} of at least 2 runs")
+    from scipy import stats
+
     test = stats.ttest_1samp(values, claim.limit)
     low, high = test.confidence_interval(0.95)
     centre = float(np.mean(values))

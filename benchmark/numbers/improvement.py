@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from benchmark.numbers.seeds import resampled_counts
 
@@ -32,6 +31,8 @@ def improvement(mine: Sequence[float], other: Sequence[float]) -> Improvement:
     The interval is a percentile bootstrap that draws the runs of each side apart (stratified), with a generator of its
     own. Where all runs of one side beat all of the other it has no width, however few they are: p is read beside it.
     """
+    from scipy import stats  # takes half a second to load, and most boards compare nothing
+
     x, y = np.asarray(mine, float), np.asarray(other, float)
     wins = (x[:, None] > y) + 0.5 * (x[:, None] == y)
     generator = np.random.default_rng(0)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 Array = NDArray[np.float64]
 LEVEL, POWER = 0.05, 0.8
@@ -49,11 +49,11 @@ def paired(value: float, first: Array, second: Array) -> Difference:
     stderr = float(np.std(first - second, ddof=1) / np.sqrt(n))
     if stderr == 0:
         return Difference(value, 0.0, value, value, 0.0, float(value == 0), n)
-    within = float(stats.t.ppf(1 - LEVEL / 2, n - 1)) * stderr
-    p = 2 * float(stats.t.sf(abs(value) / stderr, n - 1))
+    within = float(special.stdtrit(n - 1, 1 - LEVEL / 2)) * stderr
+    p = 2 * float(special.stdtr(n - 1, -abs(value) / stderr))
     return Difference(value, stderr, value - within, value + within, _detectable(stderr, n), p, n)
 
 
 def _detectable(stderr: float, n: int) -> float:
     """Return the difference that a two-sided t test finds with the stated power: where quantiles of both tails meet."""
-    return float(stats.t.ppf(1 - LEVEL / 2, n - 1) + stats.t.ppf(POWER, n - 1)) * stderr
+    return float(special.stdtrit(n - 1, 1 - LEVEL / 2) + special.stdtrit(n - 1, POWER)) * stderr

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 ONSET = 0.25
 _TRIMMED_FROM = 5
@@ -45,7 +45,7 @@ def spread(values: Sequence[float]) -> Spread:
         return Spread(centre, None, None, ordered)
     winsorised = np.clip(ordered, ordered[n - cut - 1], ordered[cut])
     stderr = float(winsorised.std(ddof=1)) / ((1 - 2 * cut / n) * math.sqrt(n))
-    half = float(stats.t.ppf(0.975, n - 2 * cut - 1)) * stderr
+    half = float(special.stdtrit(n - 2 * cut - 1, 0.975)) * stderr
     return Spread(centre, centre - half, centre + half, ordered)
 
 
@@ -82,9 +82,11 @@ class Share:
 
 
 def share(count: int, total: int) -> Share:
-    """Return a share of runs, of at least one, with its Wilson interval: none of few says little."""
-    interval = stats.binomtest(count, total).proportion_ci(method="wilson")
-    return Share(count, total, float(interval.low), float(interval.high))
+    """Return a share of runs, of at least one, with its interval (Wilson, 1927): none of few says little."""
+    z = float(special.ndtri(0.975))
+    centre = (count + z * z / 2) / (total + z * z)
+    half = z * math.sqrt(count * (total - count) / total + z * z / 4) / (total + z * z)
+    return Share(count, total, centre - half if count else 0.0, centre + half if count < total else 1.0)
 
 
 def steepest(curve: Mapping[int, float], window: float) -> float | None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmark.numbers.seeds import onset, spread
+from benchmark.numbers.seeds import onset, share, spread
 
 
 def test_three_runs_by_hand() -> None:
@@ -50,6 +50,13 @@ def test_the_interval_covers(runs: int) -> None:
         if s.low and s.high
     ]
     assert 0.92 <= np.mean(held) <= 0.98
+
+
+def test_the_interval_of_a_share_is_wilsons_by_scipy() -> None:
+    for total in (1, 2, 9, 29, 400):
+        for count in {0, 1, total // 3, total - 1, total}:
+            found, expected = share(count, total), stats.binomtest(count, total).proportion_ci(method="wilson")
+            assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
 def test_one_run_has_no_interval() -> None:
