@@ -18,7 +18,7 @@ class Scenes(Annotator):
     """One condition of the referee, as in ``scenes:depth``.
 
     Attributes:
-        kind: The condition: seg, depth, normal, softedge, lines, scribble or pose.
+        kind: The condition: seg, depth, relative_depth, normal, softedge, lines, scribble or pose.
     """
 
     kind: str = "seg"

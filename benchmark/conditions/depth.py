@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmark.base.images import BadImage, Transform, decode_grey16, encode_png
+from benchmark.conditions._inverse_depth import shown
 from benchmark.conditions._pictures import any_grey_levels
 from benchmark.contracts.plugins import Cell, Condition, Images, Map, MapForm
+from benchmark.numbers.inverse_depth import aligned_rmse
 
 _STEP = 0.001  # metres of one level in the stored PNG: up to 65.535 m
 MAX_METRES = 65.535
-_OFFSET = 16  # levels added to those of a picture of 8 bits before they are taken for inverse depth
 _ROW = ("images", "absrel", "rmse", "aligned_rmse", "delta_1.25")
 
 
@@ -37,18 +38,16 @@ class Depth(Condition):
         return MapForm("float32", ("H", "W"), 0, MAX_METRES, polarity, ("inverse depth",), "nearest")
 
     def parse(self, cell: Cell, first_label: int = 0) -> Map:
-        """Return the depth a picture shows.
-
-        Grey of 16 bits is millimetres. Grey of 8 bits is taken for inverse depth of unknown scale, near is bright:
-        white is set to 1 m and black to 16.9 m, so that every level is kept and shown again. Of the scores of such
-        maps only `aligned_rmse` means something.
+        """Return the depth that a picture of 16 bits, in millimetres, shows.
 
         Raises:
-            BadImage: Colours, or pixels of 0 mm, which stand for no depth.
+            BadImage: Colours, grey of 8 bits, which has no scale, or pixels of 0 mm, which stand for no depth.
         """
         levels = any_grey_levels(cell)
         if levels.dtype == np.uint8:
-            return Map(((255 + _OFFSET) / (levels.astype(np.float32) + _OFFSET)).astype(np.float32))
+            raise BadImage(
+                "a picture of 8 bits, where 16 bits of millimetres are meant; --cond relative_depth has no scale"
+            )
         if not levels.all():
             raise BadImage(f"{int((levels == 0).sum())} pixels of 0 mm, which is no depth")
         return Map((levels * _STEP).astype(np.float32))
@@ -74,11 +73,7 @@ class Depth(Condition):
 
     def render(self, map_: Map, size: int) -> Images:
         """Return inverse depth stretched to the full range: the nearest point white, the farthest black."""
-        inverse = 1.0 / np.maximum(map_.array, _STEP)
-        low, high = float(inverse.min()), float(inverse.max())
-        grey = np.rint(255 * (inverse - low) / max(high - low, 1e-9)).astype(np.uint8)
-        scaled = cv2.resize(grey, (size, size), interpolation=cv2.INTER_LINEAR) if grey.shape[0] != size else grey
-        return np.repeat(scaled[:, :, None], 3, axis=2)
+        return shown(1.0 / np.maximum(map_.array, _STEP), size)
 
     def compare(self, reference: Map, predicted: Map) -> NDArray[np.float64]:
         """Return (images, AbsRel, RMSE in metres, RMSE of aligned inverse depth on [0, 1], share within 1.25).
@@ -92,7 +87,7 @@ class Depth(Condition):
                 1.0,
                 (np.abs(p - d) / d).mean(),
                 np.sqrt(((p - d) ** 2).mean()),
-                _aligned_rmse(d, p),
+                aligned_rmse(1.0 / d, 1.0 / p),
                 (ratio < 1.25).mean(),
             ]
         )
@@ -100,13 +95,3 @@ class Depth(Condition):
     def scores(self, totals: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         """Return means over images."""
         return {name: totals[..., i] / totals[..., 0] for i, name in enumerate(_ROW) if i}
-
-
-def _aligned_rmse(d: NDArray[np.float64], p: NDArray[np.float64]) -> float:
-    inverse = 1.0 / d
-    span = inverse.max() - inverse.min()
-    truth = ((inverse - inverse.min()) / max(span, 1e-9)).ravel()
-    guess = (1.0 / p).ravel()
-    spread = guess.var()
-    slope = ((guess - guess.mean()) * (truth - truth.mean())).mean() / spread if spread > 1e-18 else 0.0
-    return float(np.sqrt(((truth.mean() + slope * (guess - guess.mean()) - truth) ** 2).mean()))

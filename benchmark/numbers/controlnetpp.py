@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmark.base.errors import UserError, did_you_mean
+from benchmark.numbers.inverse_depth import stretched
 from benchmark.numbers.structure import ms_ssim
 
 Array = NDArray[np.float64]
@@ -55,7 +56,7 @@ def rows(condition: str, reading: str, truth: Maps, drawn: Sequence[Maps]) -> Ar
     """Return (N, 2) rows whose summed first column over the summed second is the score.
 
     Args:
-        condition: As named here: canny, softedge (HED there), lineart or depth.
+        condition: As named here: canny, softedge (HED there), lineart, depth or relative_depth.
         reading: One of `READINGS`.
         truth: N canonical maps.
         drawn: Sets of N maps read back, as many as images were drawn for each prompt.
@@ -94,28 +95,28 @@ def inverted(strengths: NDArray[Any]) -> Array:
 
 
 def _depth(truth: NDArray[Any], drawn: Maps, as_coded: bool) -> tuple[float, int]:
-    """RMSE of each image on 0 to 255, of inverse depth; of a constant map nothing is left to stretch: all 0."""
-    label = _stretched(1.0 / truth.astype(np.float64))
-    inverse = [1.0 / map_.astype(np.float64) for map_ in drawn]
+    """The same of depth in metres."""
+    inverse = [1.0 / map_.astype(np.float64) for map_ in (truth, *drawn)]
+    return _relative_depth(inverse[0], inverse[1:], as_coded)
+
+
+def _relative_depth(truth: NDArray[Any], drawn: Maps, as_coded: bool) -> tuple[float, int]:
+    """RMSE of each image on 0 to 255, of inverse depth."""
+    label, drawn = 255 * stretched(truth), [map_.astype(np.float64) for map_ in drawn]
     if as_coded:
-        label, read = np.trunc(label), [np.trunc(255 * one / one.max()) for one in inverse]
+        label, read = np.trunc(label), [np.trunc(255 * one / max(float(one.max()), 1e-12)) for one in drawn]
     else:
-        read = [_stretched(one) for one in inverse]
+        read = [255 * stretched(one) for one in drawn]
     return sum(float(np.sqrt(np.square(one - label).mean())) for one in read), len(read)
 
 
-def _stretched(inverse: Array) -> Array:
-    low, span = inverse.min(), np.ptp(inverse)
-    return 255.0 * (inverse - low) / span if span > 0 else np.zeros_like(inverse)
-
-
+_STRETCH = "the label is stretched from its least to its greatest, the prediction from 0"
 _RULES = {
     "canny": Rule(
         "f1", True, _f1, "the first image of a prompt stands for all; nothing found where nothing is counts 0"
     ),
     "softedge": Rule("ms_ssim", True, _ms_ssim, "none", _SCALES_SIDE),
     "lineart": Rule("ms_ssim", True, _lineart, "1 - levels on bytes wraps: solid lines turn black", _SCALES_SIDE),
-    "depth": Rule(
-        "rmse", False, _depth, "the label is stretched from its least to its greatest, the prediction from 0"
-    ),
+    "depth": Rule("rmse", False, _depth, _STRETCH),
+    "relative_depth": Rule("rmse", False, _relative_depth, _STRETCH),
 }

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmark.numbers.inverse_depth import over_greatest
 from benchmark.scenes.drawing import draw_segments, scribble
 from benchmark.scenes.render import Render
 
@@ -19,6 +20,7 @@ def in_sides(keypoints: NDArray[np.float32], side: int) -> NDArray[np.float32]:
 _EXACT: dict[str, Callable[[Render], NDArray[np.generic]]] = {
     "seg": lambda render: render.seg,
     "depth": lambda render: render.depth,
+    "relative_depth": lambda render: over_greatest(1.0 / render.depth),
     "normal": lambda render: render.normal,
     "softedge": lambda render: render.boundary,
     "lines": lambda render: draw_segments(render.segments, len(render.image)) >= 255 * ON,

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from benchmark.numbers.inverse_depth import over_greatest
 from benchmark.numbers.pose import SEEN, keypoint_hits
 from benchmark.scenes.drawing import scribble
 from benchmark.scenes.figure import KEYPOINTS
@@ -18,6 +19,7 @@ from benchmark.scenes.pool import Pool, Truth
 _BATCH = 64
 _PERSON_PIXELS = 12  # of 64 x 64: fewer are no figure
 _MARGIN = 2  # pixels around a figure's region where its joints may lie
+_NEAREST = 0.1  # metres; nothing of the world stands nearer
 _SEEN = 0.15  # probability from which a joint counts as seen
 
 
@@ -67,6 +69,8 @@ def read_off(reading: Reading, condition: str) -> list[NDArray[np.generic]]:
         return list(seg.astype(np.uint16))
     if condition == "depth":
         return list(reading.depth.numpy())
+    if condition == "relative_depth":
+        return [over_greatest(1.0 / np.maximum(depth, _NEAREST)) for depth in reading.depth.numpy()]
     if condition == "normal":
         return list(np.ascontiguousarray(reading.normal.permute(0, 2, 3, 1).numpy()))
     if condition == "softedge":

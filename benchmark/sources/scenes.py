@@ -1,6 +1,6 @@
 """The bundled procedural world: endless rendered scenes with exact maps of every condition and true captions."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -9,10 +9,29 @@ from benchmark.base.errors import UserError
 from benchmark.contracts.plugins import Map, Part, Sample, Source
 from benchmark.scenes.captions import tags
 from benchmark.scenes.maps import CONDITIONS, exact
+from benchmark.scenes.render import Render
 from benchmark.scenes.splits import example
 from benchmark.scenes.world import WORLD_VERSION
 
 _TRAIN_PART = 500
+
+
+@dataclass(frozen=True)
+class _Exact(Mapping[str, Map]):
+    """The exact maps of a render, each made when it is asked for."""
+
+    render: Render
+
+    def __getitem__(self, name: str) -> Map:
+        if name not in CONDITIONS:
+            raise KeyError(name)
+        return Map(exact(self.render, name))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(CONDITIONS)
+
+    def __len__(self) -> int:
+        return len(CONDITIONS)
 
 
 @dataclass(frozen=True)
@@ -56,6 +75,6 @@ class Scenes(Source):
                 key=f"scenes-{self.seed}-{part.split}-{i:08d}",
                 image=scene.render.image,
                 caption=scene.caption,
-                maps={name: Map(exact(scene.render, name)) for name in CONDITIONS},
+                maps=_Exact(scene.render),
                 tags=tags(scene.scene),
             )

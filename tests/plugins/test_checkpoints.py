@@ -24,10 +24,10 @@ from transformers import (
 )
 
 from benchmark import build, evaluate, registry, study, train
-from benchmark.annotators.transformers_depth import canonical
 from benchmark.base.errors import UserError
 from benchmark.base.files import sha256_file
 from benchmark.contracts.plugins import Annotator, Condition, Images, Map
+from benchmark.numbers.inverse_depth import over_greatest
 from tests.weights import without_weight
 
 _SMALL = {"height": 64, "width": 64}
@@ -143,35 +143,37 @@ def test_identity_pins_weights_configuration_and_processor(segformer: Path) -> N
     }
 
 
-def test_relative_inverse_depth_is_what_the_librarys_pipeline_gives_stretched(dpt: Path) -> None:
-    condition = registry.make(Condition, "depth")
-    found = _made("transformers_depth", dpt).annotate(_IMAGES)
+def test_relative_inverse_depth_is_what_the_librarys_pipeline_gives(dpt: Path) -> None:
+    condition, annotator = registry.make(Condition, "relative_depth"), _made("transformers_depth", dpt)
+    assert annotator.condition == "relative_depth"
     estimate = pipeline("depth-estimation", model=str(dpt))
-    for map_, image in zip(found, _IMAGES, strict=True):
+    for map_, image in zip(annotator.annotate(_IMAGES), _IMAGES, strict=True):
         inverse = estimate(Image.fromarray(image))["predicted_depth"].numpy()
         stretched = (inverse - inverse.min()) / np.ptp(inverse)
         assert condition.check(map_, 96) is None
-        assert (map_.array.min(), map_.array.max()) == (1.0, pytest.approx(10.0))
-        assert np.allclose((1 / map_.array.astype(np.float64) - 0.1) / 0.9, stretched, atol=2e-4)
+        assert np.allclose(map_.array, np.maximum(inverse, 0) / inverse.max(), atol=2e-4)
         assert np.abs(condition.render(map_, 96)[..., 0] - 255 * stretched).max() < 0.6
         assert stretched.std() > 0.05
 
 
-def test_the_one_meaningful_score_of_relative_depth_ignores_scale_and_shift() -> None:
-    condition, rng = registry.make(Condition, "depth"), np.random.default_rng(0)
-    inverse = rng.uniform(3, 9, (32, 32)).astype(np.float32)
-    row = condition.scores(condition.compare(Map(canonical(inverse)), Map(canonical(40 * inverse + 700))))
-    assert float(row["aligned_rmse"]) == pytest.approx(0, abs=1e-5)
-    metres = Map((1 / (0.02 * inverse + 0.1)).astype(np.float32))
-    row = condition.scores(condition.compare(metres, Map(canonical(inverse))))
-    assert float(row["aligned_rmse"]) == pytest.approx(0, abs=1e-5)
-    assert float(row["absrel"]) > 0.1  # metres by convention are not metres
+def test_the_headline_of_relative_depth_ignores_scale_and_shift() -> None:
+    condition, inverse = registry.make(Condition, "relative_depth"), np.random.default_rng(0).uniform(3, 9, (32, 32))
+    row = condition.scores(condition.compare(Map(over_greatest(inverse)), Map(over_greatest(40 * inverse + 700))))
+    assert float(row[condition.headline]) == pytest.approx(0, abs=1e-5)
+    assert float(row["rmse"]) == pytest.approx(0, abs=1e-5)
+
+
+def test_metres_and_relative_depth_do_not_mix(dpt: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--cond", "depth", "--annotator", f"transformers_depth:{dpt}", "--source", f"folder:{photos}"]
+    assert build.main(words) == 2
+    assert "makes relative_depth maps, not depth" in capsys.readouterr().err
 
 
 def test_metric_checkpoints_give_metres(tmp_path: Path) -> None:
     folder = _depth_anything(tmp_path, "metric")
     annotator = _made("transformers_depth", folder)
     assert annotator.identity()["scale"] == "metres"
+    assert annotator.condition == "depth"
     for map_, image in zip(annotator.annotate(_IMAGES), _IMAGES, strict=True):
         metres = pipeline("depth-estimation", model=str(folder))(Image.fromarray(image))["predicted_depth"].numpy()
         assert np.allclose(map_.array, np.clip(metres, 0, 65.535), atol=1e-3)
@@ -210,22 +212,23 @@ def test_bad_checkpoints_end_in_one_line(segformer: Path, tmp_path: Path) -> Non
 
 
 def test_maps_of_a_checkpoint_are_built_and_its_hashes_are_in_the_plan(photos: Path, dpt: Path, tmp_path: Path) -> None:
-    words = ["--cond", "depth", "--annotator", f"transformers_depth:{dpt}", "--source", f"folder:{photos}"]
+    words = ["--cond", "relative_depth", "--annotator", f"transformers_depth:{dpt}", "--source", f"folder:{photos}"]
     assert build.main([*words, "--workers", "1", "--out", str(tmp_path / "set")]) == 0
     plan: dict[str, Any] = json.loads((tmp_path / "set" / "plan.json").read_text())
-    assert plan["annotators"]["depth"]["model"] == str(dpt)
-    assert plan["annotator_identities"]["depth"]["weights_sha256"] == sha256_file(dpt / "model.safetensors")
-    assert plan["annotator_identities"]["depth"]["scale"] == "relative"
+    assert plan["annotators"]["relative_depth"]["model"] == str(dpt)
+    identity = plan["annotator_identities"]["relative_depth"]
+    assert identity["weights_sha256"] == sha256_file(dpt / "model.safetensors")
+    assert identity["scale"] == "relative"
 
 
 _STUDY = """
 [build]
-cond = ["depth"]
+cond = ["relative_depth"]
 source = "folder:{photos}"
 annotator = ["transformers_depth:{dpt}"]
 workers = 1
 [train]
-cond = "depth"
+cond = "relative_depth"
 steps = 1
 batch = 4
 probe_every = 1
@@ -251,18 +254,20 @@ def test_a_study_of_photographs_is_read_back_by_the_checkpoint_that_annotated_th
         assert referee["spec"].startswith(f"transformers_depth,model={dpt}")
         assert referee["weights_sha256"] == weights
     probe = json.loads((tmp_path / "out" / "runs" / "seed-0" / "curve.jsonl").read_text().splitlines()[-1])["probe"]
-    assert probe["absrel"] > 0
+    assert probe["aligned_rmse"] > 0
     # nothing reads such pictures unless it is named: the referee of scenes would give numbers that mean nothing
     (data,) = (tmp_path / "out" / "datasets").iterdir()
     images = tmp_path / "out" / "images"
     commands = {
-        train: ["--dataset", str(data), "--cond", "depth", "--batch", "4", "--out", str(tmp_path / "x")],
+        train: ["--dataset", str(data), "--cond", "relative_depth", "--batch", "4", "--out", str(tmp_path / "x")],
         evaluate: ["--images", str(images / "seed-0"), "--no-control", str(images / "no_control"), "--metric", "kid"],
     }
     capsys.readouterr()
     for command, words in commands.items():
         assert command.main(words) == 2
-        assert "reads depth off images of scenes alone, not of folder; give --referee" in capsys.readouterr().err
+        assert (
+            "reads relative_depth off images of scenes alone, not of folder; give --referee" in capsys.readouterr().err
+        )
 
 
 def _depth_without(part: str, dpt: Path, place: Path) -> list[Map]:

@@ -37,6 +37,7 @@ _READS = {
     "lines": 0.85,
     "normal": 20.0,
     "pose": 0.4,
+    "relative_depth": 0.06,
     "scribble": 0.9,
     "seg": 0.85,
     "softedge": 0.8,
@@ -81,12 +82,14 @@ def _pairs(name: str) -> list[tuple[Map, Map]]:
 
 def test_the_conditions_of_the_paper_are_there() -> None:
     wanted = {"canny", "depth", "lineart", "lines", "normal", "pose", "scribble", "seg", "softedge"}
+    wanted |= {"relative_depth"}
     assert wanted <= set(registry.names(Condition))
 
 
 @every_condition
 def test_encode_and_decode_keep_a_map_to_the_precision_it_is_stored_with(name: str) -> None:
     steps = {"depth": 0.0005, "lineart": 0.5 / 255, "softedge": 0.5 / 255, "normal": 0.008, "pose": 1e-6}
+    steps["relative_depth"] = 0.5 / 65535
     for map_, decoded in zip(_maps(name), _stored(name), strict=True):
         assert decoded.array.dtype == map_.array.dtype
         assert decoded.array.shape == map_.array.shape
@@ -120,7 +123,7 @@ def test_doubling_the_size_repeats_pixels(name: str) -> None:
     assert np.array_equal(condition.render(map_, 128)[::2, ::2], condition.render(map_, 64))
 
 
-@pytest.mark.parametrize("name", ["depth", "lineart", "normal", "pose", "softedge"])
+@pytest.mark.parametrize("name", ["depth", "lineart", "normal", "pose", "relative_depth", "softedge"])
 def test_doubling_the_size_shows_the_same(name: str) -> None:
     condition, map_ = registry.make(Condition, name), _maps(name)[0]
     half = cv2.resize(condition.render(map_, 128), (64, 64), interpolation=cv2.INTER_AREA)
@@ -477,6 +480,29 @@ def test_depth_aligned_error_ignores_scale_and_shift_of_inverse_depth() -> None:
     assert _scores("depth", d, np.full_like(d, 4.0))["aligned_rmse"] == pytest.approx(inverse.std())
 
 
+def test_relative_depth_scores_agree_with_numpy() -> None:
+    rng = np.random.default_rng(6)
+    for map_ in _maps("relative_depth"):
+        guess = (map_.array * rng.uniform(0.6, 1.0, map_.array.shape)).astype(np.float32)
+        a, b = (((x - x.min()) / np.ptp(x)).ravel() for x in (map_.array.astype(float), guess.astype(float)))
+        (_, residual, _, _) = np.linalg.lstsq(np.stack([b, np.ones(b.size)], axis=1), a)
+        scores = _scores("relative_depth", map_.array, guess)
+        assert scores["aligned_rmse"] == pytest.approx(np.sqrt(residual[0] / a.size), rel=1e-6)
+        assert scores["rmse"] == pytest.approx(np.sqrt(np.mean((a - b) ** 2)), rel=1e-6)
+
+
+def test_relative_depth_is_that_of_depth_without_its_scale() -> None:
+    relative, metres = registry.make(Condition, "relative_depth"), registry.make(Condition, "depth")
+    for map_, depth in zip(_maps("relative_depth"), _maps("depth"), strict=True):
+        assert map_.array.max() == 1
+        assert np.allclose(map_.array * depth.array, depth.array.min(), rtol=1e-5)
+        difference = relative.render(map_, 64).astype(int) - metres.render(depth, 64)
+        assert np.abs(difference).max() <= 1
+    flat = Map(np.full((8, 8), 0.5, np.float32))
+    assert relative.render(flat, 8).max() == 0
+    assert _scores("relative_depth", flat.array, flat.array) == {"aligned_rmse": 0, "rmse": 0}
+
+
 def test_depth_is_bright_near_and_dark_far() -> None:
     map_ = _maps("depth")[0]
     shown = registry.make(Condition, "depth").render(map_, 64)[..., 0]
@@ -663,6 +689,8 @@ _GREY = np.tile(np.arange(0, 128, 2, dtype=np.uint8), (8, 1))
         ("softedge", np.full((4, 4, 3), (1, 2, 3), np.uint8), "16 pixels with a colour, where grey is meant"),
         ("softedge", np.full((4, 4), 300, np.uint16), "16 bits, where 8 are meant"),
         ("depth", np.zeros((4, 4), np.uint16), "16 pixels of 0 mm, which is no depth"),
+        ("depth", _GREY, "a picture of 8 bits, .* --cond relative_depth has no scale"),
+        ("relative_depth", np.full((4, 4, 3), (1, 2, 3), np.uint8), "16 pixels with a colour"),
         ("depth", np.full((4, 4, 3), (1, 2, 3), np.uint8), "16 pixels with a colour"),
         ("normal", np.full((4, 4, 3), 255, np.uint8), "16 pixels whose colour is no direction"),
         ("normal", _GREY, "grey levels or labels"),
@@ -684,10 +712,9 @@ def test_a_lossy_copy_of_a_label_picture_is_refused_not_guessed() -> None:
 
 def test_depth_pictures_keep_their_polarity_and_every_level() -> None:
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    condition = registry.make(Condition, "depth")
+    condition = registry.make(Condition, "relative_depth")
     map_ = condition.decode(condition.encode(condition.parse(_png(levels))))
-    assert map_.array[0, 0] == pytest.approx(271 / 16, abs=5e-4)
-    assert map_.array[15, 15] == pytest.approx(1.0)
+    assert np.allclose(map_.array, levels / 255, atol=1e-5)
     assert np.array_equal(condition.render(map_, 16)[..., 0], levels)
-    metres = condition.parse(_png(np.full((4, 4), 2500, np.uint16))).array
+    metres = registry.make(Condition, "depth").parse(_png(np.full((4, 4), 2500, np.uint16))).array
     assert metres == pytest.approx(2.5)

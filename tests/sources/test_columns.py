@@ -88,15 +88,15 @@ def test_fill50k_keeps_every_level_of_its_outlines(layouts: Any, tmp_path: Path)
 
 def test_multigen_depth_is_shown_again_level_by_level(layouts: Any, tmp_path: Path) -> None:
     folder = layouts.repository(layouts.multigen_depth(), tmp_path / "data")
-    dataset = built(f"--cond depth --source hub:{folder} --annotator column:control_depth", tmp_path / "out")
-    condition = registry.make(Condition, "depth")
+    words = f"--cond relative_depth --source hub:{folder} --annotator column:control_depth"
+    dataset, condition = built(words, tmp_path / "out"), registry.make(Condition, "relative_depth")
     for i in range(layouts.COUNT):
-        metres = stored(dataset, "depth")[f"scene {i}"]
+        inverse = stored(dataset, "relative_depth")[f"scene {i}"]
         grey = centre(layouts.inverse_depth(i)).astype(int)
-        assert (np.diff(metres.ravel()[np.argsort(grey[..., 0].ravel(), kind="stable")]) <= 0).all()
+        assert (np.diff(inverse.ravel()[np.argsort(grey[..., 0].ravel(), kind="stable")]) >= 0).all()
         low, high = grey.min(), grey.max()
         stretched = np.rint(255 * (grey - low) / (high - low))
-        assert np.abs(condition.render(Map(metres), SIDE).astype(int) - stretched).max() <= 1
+        assert np.abs(condition.render(Map(inverse), SIDE).astype(int) - stretched).max() <= 1
 
 
 def test_a_member_of_a_tar_is_a_column(layouts: Any, tmp_path: Path) -> None:
