@@ -7,8 +7,9 @@ from typing import Any
 from benchmark.base.errors import UserError, did_you_mean
 from benchmark.base.forms import read_toml
 
-# Recipes of the folder one works in come first, then those of the checkout.
-_FOLDERS = (Path("datasets"), Path(__file__).parents[2] / "datasets")
+# Recipes of the folder one works in come first, then those of the checkout, or of the wheel (setup.py).
+_PACKAGE = Path(__file__).parents[1]
+_FOLDERS = (Path("datasets"), _PACKAGE.parent / "datasets", _PACKAGE / "recipes")
 
 
 @dataclass(frozen=True)
