@@ -37,7 +37,7 @@ class Claim(BaseModel):
         than: Columns in which the other side of a difference differs from `where`.
         above: The claim holds if the statistic lies above this,
         below: or below this.
-        why: Why it is not measured.
+        why: Why no run decides it, and what is known instead.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -146,7 +146,7 @@ def holm(values: Sequence[float | None]) -> list[float | None]:
 
 def _finding(claim: Claim, table: "pd.DataFrame") -> Finding:
     if claim.statistic == "none":
-        return Finding(f"not measured: {claim.why}")
+        return Finding(f"no run says it: {claim.why}")
     mine = _picked(table, claim.where)
     sides = [mine, _picked(table, {**claim.where, **claim.than})] if claim.statistic == "difference" else [mine]
     if not all(len(side) for side in sides):
