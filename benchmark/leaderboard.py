@@ -3,20 +3,21 @@
 import gc
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import jinja2
+from markupsafe import Markup, escape
 
 from benchmark.base.console import plain, say
 from benchmark.base.errors import UserError
 from benchmark.base.files import replace_file
 from benchmark.cli import main as cli_main
 from benchmark.cli import option
-from benchmark.contracts.records import Failure, Record, Score
+from benchmark.contracts.records import Anchored, Failure, Record, Score
 from benchmark.engine.analysis import Dial, comparisons, dials, dirt, together
 from benchmark.engine.board import Section, counted, sections
 from benchmark.engine.cells import ANCHORS, Cell, Row
@@ -57,6 +58,22 @@ def shown(score: Score | None) -> str:
 def shown_alone(score: Score) -> str:
     """Return a score without its interval, with the decimals that it would have."""
     return f"{score.estimate:.{score.digits}f}"
+
+
+def shown_anchors(score: Anchored) -> list[str]:
+    """Return a score under every anchor, then normalised and as a gain over other samples' maps."""
+    return [shown(getattr(score, name)) for name in (*ANCHORS, "normalised", "gain")]
+
+
+def shown_scores(row: Row) -> list[str]:
+    """Return a run's normalised control, its headline, and every image score with the base's own beside it."""
+    both = zip(row.record.scores, row.record.floor_scores, strict=True)
+    return [shown(row.control.normalised), shown(row.control.run), *(shown(score) for pair in both for score in pair)]
+
+
+def as_cells(texts: Iterable[str], tag: str = "td") -> Markup:
+    """Return texts as cells of an HTML table: in one piece, since a template takes several times as long."""
+    return Markup("".join(f"<{tag}>{escape(text)}</{tag}>" for text in texts))
 
 
 def shown_spread(over_seeds: Spread | None) -> str:
@@ -222,10 +239,11 @@ def _environment(finalize: Callable[[object], object] | None = None) -> jinja2.E
     )
     numbers = (shown, shown_alone, shown_spread, shown_worst, shown_failures, shown_needed, shown_changes, shown_onsets)
     settings = (shown_pairs, shown_updates, shown_epochs, shown_values, shown_end, shown_width, shown_improvement)
-    words = (one_line, made_by)
+    words = (one_line, made_by, as_cells, shown_anchors, shown_scores)
     helpers = (*numbers, *settings, *words, charts, profile_chart, comparisons, dials, dirt, together)
     environment.globals |= {helper.__name__: helper for helper in helpers}
     environment.globals |= {"onset": ONSET, "share": SHARE, "anchors": ANCHORS}
+    environment.globals["anchor_heads"] = as_cells((name.replace("_", " ") for name in ANCHORS), "th")
     return environment
 
 
@@ -249,6 +267,7 @@ def _write_records(
     environment: jinja2.Environment, section: Section, dataset: DatasetPage, studies: list[StudyPage], folder: Path
 ) -> None:
     page = environment.get_template("record.html")
+    page.globals = dict(page.globals)  # a chain of mappings, which jinja would go through for every page
     rows = [(row, None) for row in section.rows] + [(aside.row, aside.why) for aside in section.aside]
     for row, why in rows:
         strip, name = read_beside(row.path, row.record, ".webp"), row.record.evaluation_id
