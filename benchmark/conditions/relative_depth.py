@@ -67,7 +67,7 @@ class RelativeDepth(Condition):
     def compare(self, reference: Map, predicted: Map) -> NDArray[np.float64]:
         """Return (images, RMSE after scale and shift by least squares, RMSE of both stretched to [0, 1])."""
         a, b = stretched(reference.array), stretched(predicted.array)
-        return np.array([1.0, aligned_rmse(a, b), np.sqrt(np.square(a - b).mean())])
+        return np.array([1.0, aligned_rmse(reference.array, predicted.array), np.sqrt(np.square(a - b).mean())])
 
     def scores(self, totals: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         """Return means over images."""

@@ -95,7 +95,7 @@ def inverted(strengths: NDArray[Any]) -> Array:
 
 
 def _depth(truth: NDArray[Any], drawn: Maps, as_coded: bool) -> tuple[float, int]:
-    """The same of depth in metres."""
+    """RMSE of each image on 0 to 255, of the inverse of depth in metres."""
     inverse = [1.0 / map_.astype(np.float64) for map_ in (truth, *drawn)]
     return _relative_depth(inverse[0], inverse[1:], as_coded)
 
