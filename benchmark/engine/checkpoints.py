@@ -170,13 +170,21 @@ def _own(name: str, value: Any) -> torch.Tensor:
 
 def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
     """Restore what `optimizer_tensors` returned; the optimiser must hold the same parameters in the same order."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, torch.Tensor | int]] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):
             _, position, field = name.split(".", 2)
             # bitsandbytes counts updates with a plain number
-            state.setdefault(int(position), {})[field] = int(tensor) if tensor.dtype == torch.int64 else tensor
+            value = int(tensor) if tensor.dtype == torch.int64 else _laid_out(tensor, parameters[int(position)])
+            state.setdefault(int(position), {})[field] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _laid_out(tensor: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    """Return a tensor in the layout of its parameter, if it has its shape: sums over two layouts take much longer."""
+    same = tensor.shape == parameter.shape
+    return torch.empty_like(parameter, dtype=tensor.dtype, device=tensor.device).copy_(tensor) if same else tensor
 
 
 def with_prefix(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

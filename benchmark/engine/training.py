@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from benchmark.engine.checkpoints import (
 )
 from benchmark.engine.diffusion import loss
 from benchmark.engine.journal import CURVE, Journal, journal, peak_memory_gib
-from benchmark.engine.precision import mixed_precision
+from benchmark.engine.precision import frozen_for, layout_for, mixed_precision
 from benchmark.engine.ranks import ALONE, Ranks
 from benchmark.engine.reader import Batch, TrainingData, batch_rows, draw_batch
 from benchmark.engine.recorded import Recorded, Work
@@ -117,6 +117,7 @@ class _State:
     module: nn.Module
     average: nn.Module | None
     optimizer: torch.optim.Optimizer
+    layout: torch.memory_format
 
     @property
     def result(self) -> nn.Module:
@@ -273,6 +274,7 @@ def _gradients(base: Base, state: _State, recipe: Recipe, ranks: Ranks, eager: b
 
     Activations that are computed again put the state of the GPU's random numbers aside, which no recording allows.
     """
+    base = replace(base, unet=frozen_for(recipe.mixed_precision, base.unet))
 
     def compute(*share: Tensor) -> Tensor:
         state.optimizer.zero_grad()
@@ -333,10 +335,10 @@ def _checkpoint(trainee: Trainee, state: _State, run: Path, step: int, kept: int
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     with disk_errors():
-        trainee.save(state.result, temporary)
+        _save(trainee, state.result, temporary, state.layout)
         save_tensors(temporary / "state" / "optimizer.safetensors", optimizer_tensors(state.optimizer))
         if state.average is not None:
-            trainee.save(state.module, temporary / _RAW)
+            _save(trainee, state.module, temporary / _RAW, state.layout)
     shutil.copyfile(run / CURVE, temporary / KEPT_CURVE)
     seal(temporary)
     for path in temporary.rglob("*"):
@@ -345,6 +347,13 @@ def _checkpoint(trainee: Trainee, state: _State, run: Path, step: int, kept: int
     sync(final.parent)
     for older in checkpoints(run)[:-kept]:
         shutil.rmtree(older)
+
+
+def _save(trainee: Trainee, module: nn.Module, folder: Path, layout: torch.memory_format) -> None:
+    """Write weights in the layout of files, and go on in the one they are computed in."""
+    module.to(memory_format=torch.contiguous_format)
+    trainee.save(module, folder)
+    module.to(memory_format=layout)
 
 
 def _resume(trainee: Trainee, recipe: Recipe, run: Path, device: torch.device) -> tuple[int, bytes, _State]:
@@ -356,14 +365,15 @@ def _resume(trainee: Trainee, recipe: Recipe, run: Path, device: torch.device) -
     averaged = recipe.ema_decay is not None
     state = _state(trainee.load(checkpoint / _RAW if averaged else checkpoint), recipe, device)
     if averaged:
-        state.average = trainee.load(checkpoint).to(device)
+        state.average = trainee.load(checkpoint).to(device).to(memory_format=state.layout)
     load_optimizer_tensors(state.optimizer, tensors)
     step = checkpoint_step(checkpoint)
     return step, curve_at(run, step), state
 
 
 def _state(module: nn.Module, recipe: Recipe, device: torch.device) -> _State:
-    module.to(device).train()
+    layout = layout_for(recipe.mixed_precision, device)
+    module.to(device).to(memory_format=layout).train()
     average = copy.deepcopy(module) if recipe.ema_decay is not None else None
     own: dict[str, Any] = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
     if recipe.use_8bit_adam:
@@ -371,4 +381,4 @@ def _state(module: nn.Module, recipe: Recipe, device: torch.device) -> _State:
     else:
         kind, own = torch.optim.AdamW, {**own, "fused": device.type == "cuda"}
     optimizer = kind(module.parameters(), **own)
-    return _State(module, average, optimizer)
+    return _State(module, average, optimizer, layout)

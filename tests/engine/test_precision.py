@@ -1,26 +1,37 @@
 """Mixed precision: close to single precision, in single precision where it must be, and gone afterwards."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from torch import nn
 
+from benchmark.contracts.plugins import Method
+from benchmark.engine import precision
 from benchmark.engine.bases import Base
 from benchmark.engine.diffusion import loss
-from benchmark.engine.precision import mixed_precision
-from benchmark.methods.controlnet import Control, Controlnet
+from benchmark.engine.precision import frozen_for, mixed_precision
+from benchmark.methods.controlnet import Controlnet
+from benchmark.methods.t2i_adapter import T2IAdapter
 
 
 @pytest.fixture(scope="module")
-def control(base: Base) -> Control:
-    """Return a ControlNet whose zero layers no longer hold zeros, so that all of it takes part."""
+def control(base: Base) -> nn.Module:
+    """Return a ControlNet all of which takes part."""
+    return loud(Controlnet(), base)
+
+
+def loud(method: Method, base: Base) -> nn.Module:
+    """Return a method's module whose zero layers no longer hold zeros."""
     torch.manual_seed(0)
-    control = Controlnet().build(base.unet, base.latent_scale)
+    control = method.build(base.unet, base.latent_scale)
     for parameter in control.parameters():
         parameter.data += 0.02 * torch.randn_like(parameter)
     return control
 
 
-def gradient(base: Base, control: Control, name: str) -> tuple[float, torch.Tensor]:
+def gradient(base: Base, control: nn.Module, name: str) -> tuple[float, torch.Tensor]:
     draw = torch.Generator().manual_seed(0)
     latents, noise = (torch.randn(4, 4, 16, 16, generator=draw) for _ in range(2))
     text = base.encode_text(base.token_ids(["a red cube"] * 4))
@@ -32,7 +43,7 @@ def gradient(base: Base, control: Control, name: str) -> tuple[float, torch.Tens
     return value.item(), torch.cat([p.grad.flatten() for p in control.parameters() if p.grad is not None])
 
 
-def test_loss_and_gradient_are_those_of_single_precision_nearly(base: Base, control: Control) -> None:
+def test_loss_and_gradient_are_those_of_single_precision_nearly(base: Base, control: nn.Module) -> None:
     single, mixed = gradient(base, control, "no"), gradient(base, control, "bf16")
     assert mixed[0] == pytest.approx(single[0], rel=5e-3)
     assert mixed[0] != single[0]
@@ -40,7 +51,7 @@ def test_loss_and_gradient_are_those_of_single_precision_nearly(base: Base, cont
     assert mixed[1].dtype == torch.float32
 
 
-def test_norms_see_single_precision_within_and_nothing_is_left_behind(base: Base, control: Control) -> None:
+def test_norms_see_single_precision_within_and_nothing_is_left_behind(base: Base, control: nn.Module) -> None:
     seen = []
     norm = next(module for module in control.modules() if isinstance(module, nn.GroupNorm))
     watch = norm.register_forward_hook(lambda _, inputs, output: seen.append(inputs[0].dtype))
@@ -49,3 +60,40 @@ def test_norms_see_single_precision_within_and_nothing_is_left_behind(base: Base
     assert seen == [torch.float32]
     assert not any(module._forward_pre_hooks for model in (base.unet, control) for module in model.modules())
     assert not torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize("method", [Controlnet(), Controlnet(unlocked=True), T2IAdapter()], ids=str)
+def test_the_frozen_copy_computes_the_same_bits(base: Base, method: Method, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "has_tiles", lambda: False)
+    control = loud(method, base)
+    faster = replace(base, unet=frozen_for("bf16", base.unet))
+    (value, gradients), (sooner, others) = (gradient(one, control, "bf16") for one in (base, faster))
+    assert value == sooner
+    assert torch.equal(gradients, others)
+    assert {p.dtype for p in base.unet.parameters()} == {torch.float32}
+
+
+def test_the_frozen_copy_in_channels_last_computes_nearly_the_same(
+    base: Base, control: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "has_tiles", lambda: True)
+    faster = replace(base, unet=frozen_for("bf16", base.unet))
+    assert faster.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+    (value, gradients), (sooner, others) = (gradient(one, control, "bf16") for one in (base, faster))
+    assert sooner == pytest.approx(value, rel=1e-3)
+    assert torch.nn.functional.cosine_similarity(gradients, others, dim=0) > 0.99
+
+
+def test_without_mixed_precision_nothing_is_copied(base: Base) -> None:
+    assert frozen_for("no", base.unet) is base.unet
+
+
+def test_attention_is_put_back(base: Base, control: nn.Module) -> None:
+    layers = [module for module in base.unet.modules() if isinstance(module, Attention)]
+    before, within = [layer.processor for layer in layers], []
+    watch = layers[0].register_forward_pre_hook(lambda layer, _: within.append(type(layer.processor)))
+    gradient(base, control, "bf16")
+    watch.remove()
+    assert within == [AttnProcessor]
+    assert [layer.processor for layer in layers] == before
+    assert {type(processor) for processor in before} == {AttnProcessor2_0}

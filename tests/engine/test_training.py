@@ -17,6 +17,7 @@ from benchmark import registry
 from benchmark.base.errors import UserError
 from benchmark.base.files import sha256
 from benchmark.contracts.plugins import Method
+from benchmark.engine import precision
 from benchmark.engine.bases import Base
 from benchmark.engine.checkpoints import newest_checkpoint
 from benchmark.engine.journal import read_curve
@@ -160,6 +161,25 @@ def test_every_method_resumes_to_the_same_bits(base: Base, data: TrainingData, t
     assert files(resumed) == files(whole)
 
 
+@pytest.mark.parametrize("tiles", [False, True])
+@pytest.mark.parametrize("spec", ["controlnet", "controlnet,unlocked=true", "controlnet_lite"])
+def test_mixed_precision_resumes_to_the_same_bits_in_the_layout_of_any_processor(
+    base: Base, data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiles: bool, spec: str
+) -> None:
+    monkeypatch.setattr(precision, "has_tiles", lambda: tiles)
+    method, form = registry.make(Method, spec), replace(recipe(5, checkpoint_every=2), mixed_precision="bf16")
+    form = replace(form, ema_decay=0.5)  # two saves in each checkpoint
+    for name in ("whole", "parts"):
+        (tmp_path / name).mkdir()
+    pupil = trainee(base, method=method)
+    whole = train(base, pupil, data, form, tmp_path / "whole")
+    kernels = [weight for weight in pupil.module.parameters() if weight.dim() == 4 and min(weight.shape) > 1]
+    assert all(weight.is_contiguous() is not tiles for weight in kernels)
+    with pytest.raises(PowerCut):
+        train(base, trainee(base, cut_in_save(3, method), method), data, form, tmp_path / "parts")
+    assert files(train(base, trainee(base, method=method), data, form, tmp_path / "parts")) == files(whole)
+
+
 def test_a_run_is_resumed_from_its_checkpoint_not_from_its_trainee(
     base: Base, data: TrainingData, uninterrupted: Path, tmp_path: Path
 ) -> None:
@@ -249,10 +269,10 @@ def test_a_batch_in_parts_has_the_same_gradient(base: Base, data: TrainingData, 
     assert abs(whole[-1] - whole[0]) > 1e-3
 
 
-@pytest.mark.parametrize("precision", ["no", "bf16"])
-def test_gradient_checkpointing_changes_no_bit(base: Base, data: TrainingData, tmp_path: Path, precision: str) -> None:
-    plain = replace(recipe(2), mixed_precision=precision)
-    base, runs = replace(base, unet=copy.deepcopy(base.unet)), [tmp_path / name for name in ("plain", "checkpointed")]
+@pytest.mark.parametrize("name", ["no", "bf16"])
+def test_gradient_checkpointing_changes_no_bit(base: Base, data: TrainingData, tmp_path: Path, name: str) -> None:
+    plain = replace(recipe(2), mixed_precision=name)
+    base, runs = replace(base, unet=copy.deepcopy(base.unet)), [tmp_path / arm for arm in ("plain", "checkpointed")]
     for run, form in zip(runs, (plain, replace(plain, gradient_checkpointing=True)), strict=True):
         run.mkdir()
         assert base.unet.is_gradient_checkpointing is False
