@@ -182,7 +182,10 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[st
 
 
 def _laid_out(tensor: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
-    """Return a tensor in the layout of its parameter, if it has its shape: sums over two layouts take much longer."""
+    """Return a tensor in the layout of its parameter, if it has its shape.
+
+    torch's fused AdamW reads both as they lie in memory and does not look whether they lie alike.
+    """
     same = tensor.shape == parameter.shape
     return torch.empty_like(parameter, dtype=tensor.dtype, device=tensor.device).copy_(tensor) if same else tensor
 

@@ -263,9 +263,10 @@ def _update(
 
 
 def _arguments(base: Base, batch: Batch) -> tuple[Tensor, ...]:
-    """Return what the loss of a batch is computed from, its prompts encoded."""
+    """Return what the loss of a batch is computed from, its prompts encoded: each once, since many are emptied."""
+    token_ids, rows = torch.unique(batch.token_ids, dim=0, return_inverse=True)
     with torch.no_grad():
-        text = base.encode_text(batch.token_ids)
+        text = base.encode_text(token_ids.to(base.device, non_blocking=True))[rows.to(base.device, non_blocking=True)]
     return batch.latents, batch.noise, batch.timesteps, text, batch.image
 
 
@@ -379,6 +380,6 @@ def _state(module: nn.Module, recipe: Recipe, device: torch.device) -> _State:
     if recipe.use_8bit_adam:
         kind = importlib.import_module("bitsandbytes.optim").AdamW8bit
     else:
-        kind, own = torch.optim.AdamW, {**own, "fused": device.type == "cuda"}
+        kind, own = torch.optim.AdamW, {**own, "fused": True}
     optimizer = kind(module.parameters(), **own)
     return _State(module, average, optimizer, layout)

@@ -161,6 +161,18 @@ def test_every_method_resumes_to_the_same_bits(base: Base, data: TrainingData, t
     assert files(resumed) == files(whole)
 
 
+def test_the_layout_of_weights_changes_a_run_by_rounding_alone(
+    base: Base, data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = []
+    for name, tiles in (("plain", False), ("tiles", True)):
+        monkeypatch.setattr(precision, "has_tiles", lambda tiles=tiles: tiles)
+        (tmp_path / name).mkdir()
+        train(base, trainee(base), data, replace(recipe(8), mixed_precision="bf16"), tmp_path / name)
+        losses.append([row["loss"] for row in curve(tmp_path / name)])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-2)
+
+
 @pytest.mark.parametrize("tiles", [False, True])
 @pytest.mark.parametrize("spec", ["controlnet", "controlnet,unlocked=true", "controlnet_lite"])
 def test_mixed_precision_resumes_to_the_same_bits_in_the_layout_of_any_processor(

@@ -1,5 +1,6 @@
 """Fitting the bundled models: rounds of the learning rate, and exact resume."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,23 @@ class _Cut(Exception):
     """The process ends here."""
 
 
-def _fit(work: Path, cut: int | None = None, probe: fitting.Probe | None = None) -> dict[str, Tensor]:
+def _products() -> nn.Module:
+    return nn.Sequential(nn.Linear(1, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 1))
+
+
+def _convolutions() -> nn.Module:
+    layers = (nn.Unflatten(1, (1, 1, 1)), nn.Conv2d(1, 8, 3, padding=1), nn.Tanh(), nn.Conv2d(8, 1, 3, padding=1))
+    return nn.Sequential(*layers, nn.Flatten()).to(memory_format=torch.channels_last)
+
+
+def _fit(
+    work: Path,
+    cut: int | None = None,
+    probe: fitting.Probe | None = None,
+    make: Callable[[], nn.Module] = _products,
+) -> dict[str, Tensor]:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(1, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 1))
+    model = make()
 
     def loss(indices: Tensor, step: int) -> Tensor:
         if step == cut:
@@ -51,17 +66,18 @@ def test_it_learns(tmp_path: Path) -> None:
     assert errors[-1] < 0.5 * errors[0]
 
 
+@pytest.mark.parametrize("make", [_products, _convolutions])
 @pytest.mark.parametrize("cut", [1, 14, 15, 22])
 def test_a_run_that_was_cut_off_ends_with_the_same_bits(
-    cut: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cut: int, make: Callable[[], nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fitting, "CHECKPOINT_SECONDS", -1)
     for name in ("whole", "cut"):
         (tmp_path / name).mkdir()
-    whole = _fit(tmp_path / "whole")
+    whole = _fit(tmp_path / "whole", make=make)
     with pytest.raises(_Cut):
-        _fit(tmp_path / "cut", cut=cut)
-    again = _fit(tmp_path / "cut")
+        _fit(tmp_path / "cut", cut=cut, make=make)
+    again = _fit(tmp_path / "cut", make=make)
     assert again.keys() == whole.keys()
     assert all(torch.equal(again[name], whole[name]) for name in whole)
 
