@@ -21,6 +21,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 
 from benchmark.base.errors import UserError, did_you_mean, first_line
 from benchmark.base.files import canonical_json, sha256
+from benchmark.base.memory import keep_freed_memory
 from benchmark.engine.pretrained import UNREADABLE, hash_weights, load_whole, quiet_libraries
 
 BUNDLED = {"scenes-tiny": Path(__file__).parents[1] / "scenes" / "weights" / "scenes-tiny"}
@@ -180,6 +181,8 @@ def refuse_unfit(base: Base, control: nn.Module, name: str) -> None:
 def load_base(name: str, device: str = "cpu") -> Base:
     """Return a base by bundled name, hub id or folder, frozen and in evaluation mode, in single precision.
 
+    Where it computes on the processor, the process keeps memory that it frees.
+
     Raises:
         UserError: The weights are nowhere to be had.
     """
@@ -197,6 +200,8 @@ def load_base(name: str, device: str = "cpu") -> Base:
             f'no base "{name}" ({reason}); give {", ".join(BUNDLED)}, a diffusers folder, or a hub id'
         ) from None
     pipeline.to(device)
+    if device == "cpu":
+        keep_freed_memory()
     second = getattr(pipeline, "text_encoder_2", None)
     for model in (pipeline.unet, pipeline.vae, pipeline.text_encoder, *([second] if second is not None else [])):
         model.requires_grad_(False).eval()

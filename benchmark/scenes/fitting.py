@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.base.console import progress
+from benchmark.base.memory import keep_freed_memory
 from benchmark.base.seeds import Stream
 from benchmark.engine.checkpoints import (
     load_optimizer_tensors,
@@ -77,6 +78,7 @@ def fit(
 
     A probe sees the average after every fifth of a round, but for the end of the last.
     """
+    keep_freed_memory()
     steps, path = stage.steps, work / f"{stage.name}.safetensors"
     average = copy.deepcopy(model).requires_grad_(False)
     optimizer = torch.optim.AdamW(model.parameters(), lr=stage.learning_rate, weight_decay=1e-2, fused=True)

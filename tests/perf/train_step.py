@@ -5,8 +5,8 @@ so `peer` does what its loop does, in its order, with its defaults: a `datasets`
 in a `DataLoader` without workers, every image and prompt encoded in every step, AdamW, clipping at 1, `accelerate`, the
 loss fetched in every step. Its trackers are left out, in its favour. First both fit the same pairs with the same
 injected draws, and their losses are printed side by side (tests/engine/test_script_of_diffusers.py holds them equal);
-then both run as they are, in turns, and the time from one call of the ControlNet to the next is a step. What encoding
-the images once costs us is said apart, and spread over epochs.
+then both run as they are, in turns, each in a process of its own, and the time from one call of the ControlNet to the
+next is a step. What encoding the images once costs us is said apart, and spread over epochs.
 
 On a quiet machine: `OMP_NUM_THREADS=2 python tests/perf/train_step.py` and, with Stable Diffusion 1.5 at a quarter of
 its widths, `... --base sd15-quarter --resolution 256 --batch 4 --steps 6`. On a GPU, at its full widths with random
@@ -22,8 +22,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -69,6 +71,7 @@ EPOCHS = (1, 10, 100)
 SD15 = {"sd15": 1, "sd15-quarter": 4}  # what its widths are divided by
 PEAK_SIDE = 8192  # of the product of two matrices that the card's rate is read from
 Draw = Callable[[int, Any], tuple[Tensor, Tensor, Tensor]]
+Rates = dict[str, list[float]]  # images a second of each arm, by round
 
 
 @dataclass(frozen=True)
@@ -266,9 +269,9 @@ def ours(
     return [float(value) for value in losses]
 
 
-def fresh(base: Base) -> Control:
+def fresh(base: Base | Frozen) -> Control:
     """Return a ControlNet, the same each time."""
-    return copy.deepcopy(_built(base.unet, base.latent_scale))
+    return copy.deepcopy(_built(base.unet, 2 ** (len(base.vae.config.block_out_channels) - 1)))
 
 
 @cache
@@ -321,16 +324,22 @@ class Clock:
         return last - first
 
 
-def timed(arm: str, base: Base, frozen: Frozen, pairs: Pairs, data: TrainingData, recipe: Recipe, warm: int) -> float:
-    """Return images a second of one arm over the steps of a recipe after the first few."""
-    module, clock = fresh(base), Clock(warm, warm + recipe.steps)
+def timed(arm: str, folder: str, pairs: Pairs, recipe: Recipe, warm: int) -> tuple[float, float]:
+    """Return images a second of one arm after its first few steps, and the most GiB of a GPU that its process held."""
+    clock = Clock(warm, warm + recipe.steps)
     longer = replace(recipe, steps=recipe.steps + warm + 1, checkpoint_every=recipe.steps + warm + 1)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
     if arm == "script":
+        frozen = load_frozen(folder)
+        module = fresh(frozen)
         module.controlnet.register_forward_pre_hook(clock.tick)
         peer(frozen, module.controlnet, pairs, longer, empty_prompt_rate=recipe.empty_prompt_rate)
     else:
-        ours(base, module, data, longer, clock)
-    return recipe.batch * recipe.steps / clock.seconds
+        base = load_base(folder, choose_device(None))
+        ours(base, fresh(base), our_data(base, pairs), longer, clock)
+    held = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0
+    return recipe.batch * recipe.steps / clock.seconds, held
 
 
 def spread(values: Sequence[float]) -> str:
@@ -362,8 +371,13 @@ def main() -> None:
     """Print that the losses agree, then rates and ratios."""
     asked = options()
     with tempfile.TemporaryDirectory() as scratch:
-        base = load_base(folder_of(asked.base, Path(scratch)), choose_device(None))
-        frozen, pairs = load_frozen(base.folder), make_pairs(max(asked.pairs, asked.batch), asked.resolution)
+        measure(asked, folder_of(asked.base, Path(scratch)))
+
+
+def measure(asked: argparse.Namespace, folder: str) -> None:
+    """Print all of it for the base of a folder or name."""
+    base = load_base(folder, choose_device(None))
+    frozen, pairs = load_frozen(base.folder), make_pairs(max(asked.pairs, asked.batch), asked.resolution)
     recipe = Recipe(
         steps=asked.equal_steps,
         batch=asked.batch,
@@ -384,33 +398,27 @@ def main() -> None:
     started = time.perf_counter()
     data = our_data(base, pairs)
     encoding = (time.perf_counter() - started) / len(data)
-    compare(base, frozen, pairs, data, replace(recipe, steps=asked.steps), asked, encoding)
+    recipe = replace(recipe, steps=asked.steps)
+    rates = compare(base.folder, pairs, recipe, asked, encoding)
+    if base.device.type == "cuda":
+        tell_of_gpu(base, frozen, pairs, data, recipe, rates)
 
 
-def compare(
-    base: Base,
-    frozen: Frozen,
-    pairs: Pairs,
-    data: TrainingData,
-    recipe: Recipe,
-    asked: argparse.Namespace,
-    encoding: float,
-) -> None:
-    """Run both arms in turns and print their rates, their ratio, and what encoding once adds to it."""
-    rates: dict[str, list[float]] = {"script": [], "ours": []}
-    memory: dict[str, float] = {}
-    for number in range(asked.rounds):
-        for arm in ("script", "ours") if number % 2 else ("ours", "script"):
-            if base.device.type == "cuda":
-                torch.cuda.reset_peak_memory_stats()
-            rates[arm].append(timed(arm, base, frozen, pairs, data, recipe, asked.warm))
-            if base.device.type == "cuda":
-                idle = (
-                    (base.unet, base.vae, base.text_encoder)
-                    if arm == "script"
-                    else (frozen.unet, frozen.vae, frozen.text_encoder)
-                )
-                memory[arm] = (torch.cuda.max_memory_allocated() - size_of(*idle)) / 2**30
+def compare(folder: str, pairs: Pairs, recipe: Recipe, asked: argparse.Namespace, encoding: float) -> Rates:
+    """Run both arms in turns and print their rates, their ratio, and what encoding once adds to it; return the rates.
+
+    Each has a process of its own, since what ours settles with the C library (`keep_freed_memory`) holds for a process.
+    """
+    rates: Rates = {"script": [], "ours": []}
+    held = dict.fromkeys(rates, 0.0)
+    own = get_context("spawn")
+    with ProcessPoolExecutor(1, own) as script, ProcessPoolExecutor(1, own) as mine:
+        arms = {"script": script, "ours": mine}
+        for number in range(asked.rounds):
+            for arm in ("script", "ours") if number % 2 else ("ours", "script"):
+                rate, gib = arms[arm].submit(timed, arm, folder, pairs, recipe, asked.warm).result()
+                rates[arm].append(rate)
+                held[arm] = max(held[arm], gib)
     print(f"median [lowest, highest] of {asked.rounds} rounds in turns, {recipe.steps} steps each")
     for arm, values in rates.items():
         print(f"  {arm:<7} {spread(values)} images a second")
@@ -419,8 +427,9 @@ def compare(
     for epochs in EPOCHS:
         both = zip(rates["script"], rates["ours"], strict=True)
         print(f"  over {epochs:>3} epochs {spread([1 / a / (1 / b + encoding / epochs) for a, b in both])}")
-    if base.device.type == "cuda":
-        tell_of_gpu(base, frozen, pairs, data, recipe, rates, memory)
+    if any(held.values()):
+        print("most memory held: " + ", ".join(f"{arm} {gib:.1f} GiB" for arm, gib in held.items()))
+    return rates
 
 
 def tell_of_gpu(
@@ -429,11 +438,9 @@ def tell_of_gpu(
     pairs: Pairs,
     data: TrainingData,
     recipe: Recipe,
-    rates: dict[str, list[float]],
-    memory: dict[str, float],
+    rates: Rates,
 ) -> None:
-    """Print the most memory held, the share of the card's rate that is reached, and what the parts of a step take."""
-    print("most memory held: " + ", ".join(f"{arm} {gib:.1f} GiB" for arm, gib in memory.items()))
+    """Print the share of the card's rate that is reached, and what the parts of a step take."""
     module, peak = fresh(base).to(base.device).train(), bfloat16_rate()
     work = operations(base, module, data, recipe) / recipe.batch
     print(f"{work / 1e12:.3g} TFLOP an image; a product of {PEAK_SIDE} x {PEAK_SIDE} reaches {peak / 1e12:.0f} TFLOP/s")
@@ -443,12 +450,6 @@ def tell_of_gpu(
     parts = parts_of_step(base, module, data, recipe) | parts_of_script(frozen, pairs, recipe)
     for name, seconds in parts.items():
         print(f"  {name:<40} {seconds * 1000:.1f}")
-
-
-def size_of(*modules: nn.Module) -> int:
-    """Return the bytes of modules' weights on the GPU."""
-    weights = [weight for module in modules for weight in module.parameters() if weight.is_cuda]
-    return sum(weight.numel() * weight.element_size() for weight in weights)
 
 
 def bfloat16_rate() -> float:
