@@ -56,9 +56,13 @@ class StudyFile:
         training, provenance = kept.training, kept.environment
         if isinstance(kept, Record):
             provenance = provenance.get("training") or {}
-        if not training or (isinstance(kept, Record) and not self._draws(kept)):
+        if not training:
             return False
         parts, made_by = training.get("parts", [training]), provenance.get("parts", [provenance])
+        if not all(map(self._builds, parts)):  # before the drawings: it rules out most, for the least
+            return False
+        if isinstance(kept, Record) and not self._draws(kept):
+            return False
         return all(self._trains(part, by.get("command")) for part, by in zip(parts, made_by, strict=True))
 
     def _draws(self, record: Record) -> bool:
@@ -66,9 +70,11 @@ class StudyFile:
         said = {"prompts": generation["prompts"], "limit": record.dataset["n"], **generation.get("sampling", {})}
         return any(all(said.get(name) == value for name, value in drawing.items()) for drawing in self.drawings)
 
+    def _builds(self, training: dict[str, Any]) -> bool:
+        return re.fullmatch(self._dataset, training.get("dataset", {}).get("name", "")) is not None
+
     def _trains(self, training: dict[str, Any], command: str | None) -> bool:
-        name = training.get("dataset", {}).get("name", "")
-        if command is None or not re.fullmatch(self._dataset, name):
+        if command is None:
             return False
         whole, given = {"num_samples": self.build["size"]}, _given(command)
         return any(_is({**whole, **wanted}, training, given) for wanted in self.trainings)
