@@ -92,7 +92,8 @@ def generate(form: Generate) -> Path:
     if form.tier is not None and len(reference.keys) < TIERS[form.tier]["limit"]:
         raise UserError(
             f"--tier {form.tier} is of {form.limit} samples, the {form.split} split of {form.dataset} has "
-            f"{len(reference.keys)}; build one that holds more out, or give --limit without a tier"
+            f"{len(reference.keys)}; build one that holds more out, as with held_out={form.limit} of its source "
+            f"(test={form.limit} of scenes), or give --limit without a tier"
         )
     config = _config(form, dataset, base, controls, reference, settings)
     folder = form.out or imagesets.default_folder(config, Path("runs/images"))

@@ -225,7 +225,7 @@ def _csv(table: "pd.DataFrame") -> bytes:
 
 
 def _environment(finalize: Callable[[object], object] | None = None) -> jinja2.Environment:
-    from benchmark.engine.charts import charts, profile_chart
+    from benchmark.engine.charts import PROBED, charts, profile_chart
 
     loader = jinja2.FileSystemLoader(_TEMPLATES)
     escaped = jinja2.select_autoescape(enabled_extensions=("html",))
@@ -242,7 +242,7 @@ def _environment(finalize: Callable[[object], object] | None = None) -> jinja2.E
     words = (one_line, made_by, as_cells, shown_anchors, shown_scores)
     helpers = (*numbers, *settings, *words, charts, profile_chart, comparisons, dials, dirt, together)
     environment.globals |= {helper.__name__: helper for helper in helpers}
-    environment.globals |= {"onset": ONSET, "share": SHARE, "anchors": ANCHORS}
+    environment.globals |= {"onset": ONSET, "share": SHARE, "anchors": ANCHORS, "probed": PROBED}
     environment.globals["anchor_heads"] = as_cells((name.replace("_", " ") for name in ANCHORS), "th")
     return environment
 

@@ -37,7 +37,13 @@ def divide(keys: Sequence[str], held_out: int = HELD_OUT) -> dict[str, list[str]
 
 
 def held_out_share(count: int, held_out: int = HELD_OUT) -> int:
-    """Return how many of `count` samples go to test, and to validation: a tenth, or a quarter where that is below 8."""
+    """Return how many of `count` samples go to test, and to validation: a tenth, or a quarter where that is below 8.
+
+    Raises:
+        UserError: `held_out`, which is the most, is below one.
+    """
+    if held_out < 1:
+        raise UserError(f"held_out is the most samples of a split, at least 1, not {held_out}")
     return min(held_out, max(count // 10, min(8, count // 4), 1))
 
 
@@ -50,12 +56,13 @@ def consecutive(count: int, held_out: int = HELD_OUT) -> dict[str, range]:
     if count < 3:
         raise UserError(f"{count} samples are too few; a dataset needs at least 3: one each for train, val and test")
     share = held_out_share(count, held_out)
-    train = range(2 * share, count, PART)
-    return {
-        "test-000000": range(share),
-        "val-000000": range(share, 2 * share),
-        **{f"train-{i:06d}": range(start, min(start + PART, count)) for i, start in enumerate(train)},
-    }
+    splits = {"test": range(share), "val": range(share, 2 * share), "train": range(2 * share, count)}
+    return {f"{split}-{i:06d}": part for split, places in splits.items() for i, part in enumerate(in_parts(places))}
+
+
+def in_parts(places: range) -> list[range]:
+    """Return the stretches of a part's size in consecutive places."""
+    return [range(start, min(start + PART, places.stop)) for start in range(places.start, places.stop, PART)]
 
 
 def in_files(places: range, ends: Sequence[int]) -> Iterator[tuple[int, range]]:
@@ -99,13 +106,14 @@ class Files:
     Args:
         paths: The files.
         counts: How many samples each holds.
+        held_out: The most that go to test, and to validation.
     """
 
-    def __init__(self, paths: Sequence[Path], counts: Iterable[int]) -> None:
+    def __init__(self, paths: Sequence[Path], counts: Iterable[int], held_out: int = HELD_OUT) -> None:
         self.paths = paths
         self.labels = labels(paths)
         self._ends = list(accumulate(counts))
-        self._parts = consecutive(self._ends[-1])
+        self._parts = consecutive(self._ends[-1], held_out)
 
     def identity(self) -> dict[str, Any]:
         """Return the number of samples and a hash over the files' names and content."""
@@ -113,7 +121,7 @@ class Files:
         return {"num_samples": self._ends[-1], "content_sha256": sha256(canonical_json(rows))}
 
     def parts(self) -> Iterator[Part]:
-        """Yield the test part, the validation part, then training parts; each says in which `Stretch`es it lies."""
+        """Yield test parts, validation parts, then training parts; each says in which `Stretch`es it lies."""
         for name, places in self._parts.items():
             where = (Stretch(self.labels[i], self.paths[i], inside) for i, inside in in_files(places, self._ends))
             yield Part(name, len(places), tuple(where))

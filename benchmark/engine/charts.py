@@ -18,6 +18,7 @@ _CONTROL = "normalised control"
 _GREY = {"gridcolor": "rgba(128,128,128,.3)", "zerolinecolor": "rgba(128,128,128,.5)", "automargin": True}
 
 Chart = dict[str, Any]  # data and layout as plotly.js takes them; its Python objects take longer to make than to draw
+PROBED = ("Control over training", "When control began")  # headings of charts of what probes saw
 
 
 def size_chart(section: Section) -> str | None:
@@ -139,8 +140,7 @@ def charts(section: Section) -> list[tuple[str, str]]:
         ("Control over the number of pairs", size_chart(section)),
         *dial_charts(section),
         ("Control over dirt", dirt_chart(section)),
-        ("Control over training", training_chart(section)),
-        ("When control began", onset_chart(section)),
+        *zip(PROBED, (training_chart(section), onset_chart(section)), strict=True),
     ]
     return [(heading, chart) for heading, chart in drawn if chart]
 

@@ -146,7 +146,7 @@ def holm(values: Sequence[float | None]) -> list[float | None]:
 
 def _finding(claim: Claim, table: "pd.DataFrame") -> Finding:
     if claim.statistic == "none":
-        return Finding(f"no run says it: {claim.why}")
+        return Finding(f"not tested by any record; {claim.why}")
     mine = _picked(table, claim.where)
     sides = [mine, _picked(table, {**claim.where, **claim.than})] if claim.statistic == "difference" else [mine]
     if not all(len(side) for side in sides):
@@ -197,7 +197,7 @@ def _difference(claim: Claim, mine: "pd.DataFrame", other: "pd.DataFrame") -> Fi
 def _mean(claim: Claim, values: Any) -> Finding:
     """Return the mean over runs with its t interval and test."""
     if len(values) < 2:
-        return Finding(f"{len(values)} of at least 2 runs")
+        return Finding(f"{len(values)} of the 2 runs that a test needs at least")
     from scipy import stats
 
     test = stats.ttest_1samp(values, claim.limit)

@@ -10,7 +10,7 @@ from benchmark.base.errors import UserError
 from benchmark.base.files import canonical_json, json_object, sha256, sha256_file, utf8
 from benchmark.base.images import MAX_BYTES
 from benchmark.contracts.plugins import Part, Sample, Source
-from benchmark.contracts.splitting import divide
+from benchmark.contracts.splitting import HELD_OUT, divide
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 _CAPTION_FIELDS = ("text", "caption", "prompt")
@@ -37,9 +37,11 @@ class Folder(Source):
 
     Attributes:
         path: The folder.
+        held_out: The most samples that go to test, and as many to validation; a tenth of the data where that is less.
     """
 
     path: str
+    held_out: int = HELD_OUT
 
     def __post_init__(self) -> None:
         """Refuse a path that is no folder."""
@@ -128,7 +130,7 @@ class Folder(Source):
 
     def parts(self) -> Iterator[Part]:
         """Yield test, validation and training parts in hash order."""
-        for name, files in divide(self._files).items():
+        for name, files in divide(self._files, self.held_out).items():
             yield Part(name, len(files), tuple(self._images[file] for file in files))
 
     def read(self, part: Part, resolution: int, columns: Sequence[str] = ()) -> Iterator[Sample]:

@@ -27,7 +27,7 @@ from benchmark.base.files import canonical_json, sha256, sha256_file
 from benchmark.base.seeds import hash64
 from benchmark.contracts.cells import as_cell
 from benchmark.contracts.plugins import Cell, Part, Sample, Source
-from benchmark.contracts.splitting import HELD_OUT, PART, held_out_share
+from benchmark.contracts.splitting import HELD_OUT, PART, held_out_share, in_parts
 
 _CAPTION_COLUMNS = ("text", "caption", "prompt")
 _OWN_SPLITS = {"train": ("train",), "val": ("validation", "val", "dev"), "test": ("test",)}
@@ -46,6 +46,8 @@ class Hub(Source):
         caption: Caption column; by default the first of text, caption, prompt that exists.
         config: Configuration name, where there are several.
         revision: Commit, tag or branch of the hub repository; pin a commit for a dataset that must not change.
+        held_out: The most samples that go to test, and as many to validation: the first of a split of its own, a tenth
+            of the training rows where that is less.
     """
 
     path: str
@@ -53,6 +55,7 @@ class Hub(Source):
     caption: str | None = None
     config: str | None = None
     revision: str | None = None
+    held_out: int = HELD_OUT
 
     @cached_property
     def _splits(self) -> dict[str, Dataset | IterableDataset]:
@@ -105,13 +108,13 @@ class Hub(Source):
         """Our split to (its split, first row, end row or None): own splits where they exist, else the first rows."""
         own = {ours: next((n for n in names if n in self._splits), None) for ours, names in _OWN_SPLITS.items()}
         train = own["train"] or next(iter(self._splits))
-        share = held_out_share(self._num_rows(train, 10 * HELD_OUT))
+        share = held_out_share(self._num_rows(train, 10 * self.held_out), self.held_out)
         ranges: dict[str, tuple[str, int, int | None]] = {}
         first = 0
         for ours in ("test", "val"):
             name = own[ours]
             if name is not None and name != train:
-                ranges[ours] = (name, 0, self._num_rows(name, HELD_OUT))
+                ranges[ours] = (name, 0, self._num_rows(name, self.held_out))
             else:
                 ranges[ours] = (train, first, first + share)
                 first += share
@@ -134,10 +137,11 @@ class Hub(Source):
         return {"content_sha256": content, "commit": self._commit, "splits": splits}
 
     def parts(self) -> Iterator[Part]:
-        """Yield the test part, the validation part, then training parts; one past the end is empty."""
+        """Yield test parts, validation parts, then training parts; one past the end is empty."""
         for ours in ("test", "val"):
             split, first, end = self._ranges[ours]
-            yield Part(f"{ours}-000000", (end or 0) - first, self._places(split, first, end or 0))
+            for i, part in enumerate(in_parts(range(first, end or 0))):
+                yield Part(f"{ours}-{i:06d}", len(part), self._places(split, part.start, part.stop))
         split, first, _ = self._ranges["train"]
         for i in count():
             yield Part(f"train-{i:06d}", PART, self._places(split, first + i * PART, first + (i + 1) * PART))

@@ -12,7 +12,7 @@ from pyarrow import parquet
 from benchmark.base.errors import UserError, did_you_mean, first_line
 from benchmark.contracts.cells import as_cell, picture_bytes
 from benchmark.contracts.plugins import Part, Sample, Source
-from benchmark.contracts.splitting import Files, matching
+from benchmark.contracts.splitting import HELD_OUT, Files, matching
 
 _CAPTIONS = ("text", "caption", "prompt")
 
@@ -27,18 +27,20 @@ class Parquet(Source):
         path: A pattern such as ``data/*.parquet``, or a folder of Parquet files.
         image: Column of images: bytes, or a struct with ``bytes`` as `datasets` writes it.
         caption: Column of captions; by default the first of text, caption, prompt that exists.
+        held_out: The most samples that go to test, and as many to validation; a tenth of the data where that is less.
     """
 
     path: str
     image: str = "image"
     caption: str | None = None
+    held_out: int = HELD_OUT
 
     @cached_property
     def _files(self) -> Files:
         paths = matching(self.path, ".parquet")
         for path in paths:
             self._check(path)
-        return Files(paths, (_open(path).metadata.num_rows for path in paths))
+        return Files(paths, (_open(path).metadata.num_rows for path in paths), self.held_out)
 
     def _check(self, file: Path) -> None:
         schema, about = _open(file).schema_arrow, _open(file).metadata
@@ -58,7 +60,7 @@ class Parquet(Source):
         return self._files.identity()
 
     def parts(self) -> Iterator[Part]:
-        """Yield the test part, the validation part, then training parts."""
+        """Yield test parts, validation parts, then training parts."""
         yield from self._files.parts()
 
     def columns(self) -> list[str]:

@@ -12,7 +12,7 @@ from benchmark.base.errors import UserError
 from benchmark.base.files import utf8
 from benchmark.base.images import MAX_BYTES
 from benchmark.contracts.plugins import Cell, Part, Sample, Source
-from benchmark.contracts.splitting import Files, matching
+from benchmark.contracts.splitting import HELD_OUT, Files, matching
 
 _IMAGES = ("jpg", "jpeg", "png", "webp")
 _CAPTIONS = ("text", "caption", "prompt")
@@ -31,22 +31,24 @@ class Webdataset(Source):
         path: A pattern such as ``data/*.tar``, or a folder of tars.
         caption: Extension of the caption, or the field of a ``json`` member; by default ``txt``, then the first of
             text, caption and prompt in ``json``.
+        held_out: The most samples that go to test, and as many to validation; a tenth of the data where that is less.
     """
 
     path: str
     caption: str | None = None
+    held_out: int = HELD_OUT
 
     @cached_property
     def _files(self) -> Files:
         paths = matching(self.path, ".tar")
-        return Files(paths, (len(_index(path)) for path in paths))
+        return Files(paths, (len(_index(path)) for path in paths), self.held_out)
 
     def identity(self) -> dict[str, Any]:
         """Return the number of samples and a hash over the files' names and content."""
         return self._files.identity()
 
     def parts(self) -> Iterator[Part]:
-        """Yield the test part, the validation part, then training parts."""
+        """Yield test parts, validation parts, then training parts."""
         yield from self._files.parts()
 
     def columns(self) -> list[str]:

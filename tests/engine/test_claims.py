@@ -107,7 +107,7 @@ def test_no_runs_and_no_measure_are_undecided() -> None:
         [claim(where={"method": "other"}), claim(statistic="none", above=None, why="no GPU")], table
     )
     assert (missing.word, missing.finding.numbers) == ("undecided", "no runs")
-    assert unmeasured.finding.numbers == "no run says it: no GPU"
+    assert unmeasured.finding.numbers == "not tested by any record; no GPU"
 
 
 @pytest.mark.parametrize(

@@ -226,6 +226,12 @@ def test_a_pattern_without_files_is_refused(source: Source) -> None:
         list(source.parts())
 
 
+def test_what_is_held_out_is_as_large_as_asked_for_and_in_parts() -> None:
+    sizes = {name: len(places) for name, places in consecutive(13_000, 1200).items() if not name.startswith("train")}
+    assert sizes == {f"{split}-{i:06d}": size for split in ("test", "val") for i, size in enumerate((500, 500, 200))}
+    assert [place for places in consecutive(13_000, 1200).values() for place in places] == list(range(13_000))
+
+
 def test_places_over_files_are_all_of_them_once() -> None:
     ends, parts = [3, 3, 10, 24], consecutive(24).values()
     found = [(file, place) for part in parts for file, inside in in_files(part, ends) for place in inside]

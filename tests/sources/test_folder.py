@@ -161,3 +161,16 @@ def test_a_tenth_is_held_out_within_bounds_and_parts_hold_500(count: int, held_o
     assert sorted(key for rows in parts.values() for key in rows) == sorted(keys)
     assert all(len(rows) <= 500 for rows in parts.values())
     assert divide(keys[::-1]) == parts
+
+
+@pytest.mark.parametrize(("count", "held_out", "share"), [(13_000, 1200, 1200), (9000, 1200, 900), (30, 2, 2)])
+def test_more_or_less_is_held_out_when_asked_for(count: int, held_out: int, share: int) -> None:
+    parts = divide([f"{i}.png" for i in range(count)], held_out)
+    for split in ("test", "val"):
+        assert sum(len(rows) for name, rows in parts.items() if name.startswith(split)) == share
+    assert all(len(rows) <= 500 for rows in parts.values())
+
+
+def test_less_than_one_held_out_is_refused(three: Path) -> None:
+    with pytest.raises(UserError, match="at least 1, not 0"):
+        list(Folder(str(three), held_out=0).parts())

@@ -10,6 +10,7 @@ from datasets import Dataset, DatasetDict, Features, Image, Value
 
 from benchmark.base.errors import UserError
 from benchmark.build import main
+from benchmark.contracts import splitting
 from benchmark.contracts.plugins import Sample
 from benchmark.engine.datasets import BuiltDataset
 from benchmark.sources.hub import Hub
@@ -90,6 +91,25 @@ def test_own_splits_are_used_where_they_exist(photos: Path, tmp_path: Path) -> N
     assert read["val-000000"][0].key.startswith("validation-")
 
 
+@pytest.mark.parametrize("keep", [saved, repository])
+def test_as_many_are_held_out_as_asked_for_in_parts(
+    keep: Any, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = str(keep(table(photos), tmp_path / "data"))
+    monkeypatch.setattr(splitting, "PART", 4)
+    read = {part.name: list(Hub(folder).read(part, 64)) for part in islice(Hub(folder).parts(), 5)}
+    assert [(name, len(samples)) for name, samples in read.items()] == [
+        ("test-000000", 4),
+        ("test-000001", 2),
+        ("val-000000", 4),
+        ("val-000001", 2),
+        ("train-000000", 12),
+    ]
+    assert len({sample.key for samples in read.values() for sample in samples}) == 24
+    less = {part.name: part.num_samples for part in islice(Hub(folder, held_out=2).parts(), 3)}
+    assert less == {"test-000000": 2, "val-000000": 2, "train-000000": 500}
+
+
 def test_a_missing_validation_split_is_taken_out_of_training(photos: Path, tmp_path: Path) -> None:
     data = table(photos)
     own = DatasetDict({"train": data.select(range(20)), "test": data.select(range(20, 24))})
@@ -117,7 +137,7 @@ def test_columns_are_chosen_by_fields(keep: Any, photos: Path, tmp_path: Path) -
 @pytest.mark.parametrize("keep", [saved, repository])
 @pytest.mark.parametrize(("fields", "told"), [({"image": "imag"}, '"image"'), ({"caption": "txt"}, '"text"')])
 def test_a_missing_column_is_answered_with_the_one_meant(
-    keep: Any, fields: dict[str, str], told: str, photos: Path, tmp_path: Path
+    keep: Any, fields: dict[str, Any], told: str, photos: Path, tmp_path: Path
 ) -> None:
     source = Hub(str(keep(table(photos), tmp_path / "data")), **fields)
     with pytest.raises(UserError, match=f"did you mean {told}"):
