@@ -140,7 +140,7 @@ def _annotator(condition: Condition, name: str, spec: str | None) -> Annotator |
         raise UserError(
             f"annotator {spec} makes {annotator.condition} maps, not {name}; give --annotator in --cond order"
         )
-    registry.check_classes(condition, annotator)
+    registry.check_fits(condition, annotator)
     return annotator
 
 
@@ -315,6 +315,8 @@ def _finish(plan: Plan, manifest: Manifest, folder: Path, form: Build) -> None:
     manifest.write(folder)
     counts = ", ".join(f"{count} {split}" for split, count in manifest.num_rows.items())
     say(f"built {folder}: {counts}; pictures in {folder / 'preview.png'}")
+    if manifest.num_rows["train"] < form.size != Build.size:
+        say(f"{form.size} training pairs were asked for and the source gave no more; the card says what was left out")
 
 
 def _preview(plan: Plan, manifest: Manifest, folder: Path) -> Images:

@@ -71,17 +71,14 @@ def evaluate(form: Evaluate) -> Path:
     question = ask(form.metric, form.referee, form.controlnetpp, config, dataset, condition, reference)
     name, kind = config["dataset"]["name"], question.condition
     path = record_path(form.results, name, kind, question.method, question.evaluation_id)
+    generated, no_control = (imagesets.image_sets(folder, reference.keys) for folder in (form.images, floor))
     if path.exists():
+        _refuse_other_images(read_record(path), _contents(generated, no_control), path)
         _say_scores(read_record(path), condition, path)
+        say("they were already scored")
         return path
-    subject = Subject(
-        config=config,
-        reference=reference,
-        dataset=dataset,
-        base=load_base(config["base"]["name"]),
-        generated=imagesets.image_sets(form.images, reference.keys),
-        no_control=imagesets.image_sets(floor, reference.keys),
-    )
+    base = load_base(config["base"]["name"])
+    subject = Subject(config, reference, dataset, base, generated, no_control)
     record = _record(form, question, condition, subject)
     beside = {
         ".webp": _strip(condition, reference, subject.evidence(slice(0, _STRIP_COLUMNS))),
@@ -91,6 +88,24 @@ def evaluate(form: Evaluate) -> Path:
     write_record(form.results, record, beside)
     _say_scores(record, condition, path)
     return path
+
+
+def _contents(generated: "list[ImageSet]", no_control: "list[ImageSet]") -> dict[str, list[str]]:
+    """Return a hash of each set of images, as a record keeps them."""
+    return {
+        "generated": [each.content for each in generated],
+        "no_control": [each.content for each in no_control],
+    }
+
+
+def _refuse_other_images(record: Record, contents: dict[str, list[str]], path: Path) -> None:
+    """Refuse to pass scores off as those of other images, made anew under the same settings, as after changed code.
+
+    Raises:
+        UserError: The record says which images it is of, and they are not these.
+    """
+    if record.environment.get("images", contents) != contents:
+        raise UserError(f"{path} is of other images, made with the same settings; give another --results, or remove it")
 
 
 def _config(form: Evaluate) -> dict[str, Any]:
@@ -230,11 +245,13 @@ def _look(subject: Subject, name: str, *observers: ReadBack | Encoded) -> None:
 
 
 def _record(form: Evaluate, question: Question, condition: Condition, subject: Subject) -> Record:
+    from benchmark.engine.imagesets import shuffled_step
     from benchmark.engine.runs import provenance
 
     comparability, control, config = question.comparability, question.control, subject.config
     trained_on = _trained_on(question.metrics, config["control"])
-    reading = ReadBack(condition, question.referee, subject.reference, form.controlnetpp)
+    step = shuffled_step(config["prompts"], len(subject.reference.keys))
+    reading = ReadBack(condition, question.referee, subject.reference, step, form.controlnetpp)
     count = len(subject.generated)
     with closing(Encoded(sorted(spaces_of(question.metrics)), subject.contents, form.cache)) as encoded:
         _look(subject, form.images.name, reading, encoded)
@@ -269,6 +286,7 @@ def _record(form: Evaluate, question: Question, condition: Condition, subject: S
             **provenance(command_line(form)),
             "training": _training_provenance(config["control"]),
             "building": subject.dataset.command,
+            "images": _contents(subject.generated, subject.no_control),
             "drawing": [_drawn_by(each[0].folder) for each in (subject.generated, subject.no_control)],
             "comparability": comparability,
         },

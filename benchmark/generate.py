@@ -89,11 +89,11 @@ def generate(form: Generate) -> Path:
     names = [control.condition for control in controls] or [str(dataset.plan.conditions[0]["name"])]
     references = [imagesets.load_reference(dataset, form.split, name, form.limit) for name in names]
     reference, settings = references[0], _sampling(form, base)
-    if form.tier is not None and len(reference.keys) < TIERS[form.tier]["limit"]:
+    if form.tier is not None and len(reference.keys) < (wanted := TIERS[form.tier]["limit"]):
         raise UserError(
-            f"--tier {form.tier} is of {form.limit} samples, the {form.split} split of {form.dataset} has "
-            f"{len(reference.keys)}; build one that holds more out, as with held_out={form.limit} of its source "
-            f"(test={form.limit} of scenes), or give --limit without a tier"
+            f"--tier {form.tier} is of {wanted} samples, the {form.split} split of {form.dataset} has "
+            f"{len(reference.keys)}; build one that holds more out, as with held_out={wanted * 6 // 5} of its source, "
+            f"since some may be dropped (of scenes test={wanted}), or give --limit without a tier"
         )
     config = _config(form, dataset, base, controls, reference, settings)
     folder = form.out or imagesets.default_folder(config, Path("runs/images"))

@@ -67,8 +67,8 @@ def shown_anchors(score: Anchored) -> list[str]:
 
 def shown_scores(row: Row) -> list[str]:
     """Return a run's normalised control, its headline, and every image score with the base's own beside it."""
-    both = zip(row.record.scores, row.record.floor_scores, strict=True)
-    return [shown(row.control.normalised), shown(row.control.run), *(shown(score) for pair in both for score in pair)]
+    images = (shown(score) for pair in row.scores for score in pair)
+    return [shown(row.control.normalised), shown(row.control.run), *images]
 
 
 def as_cells(texts: Iterable[str], tag: str = "td") -> Markup:
@@ -102,7 +102,9 @@ def shown_changes(cell: Cell) -> str:
 
 
 def shown_onsets(cell: Cell) -> str:
-    """Return when control began in each run: ``200, 300 (2 of 3)``."""
+    """Return when control began in each run: ``200, 300 (2 of 3)``, or a dash where none was probed."""
+    if cell.failures is None:
+        return "-"
     began = sorted(row.onset for row in cell.rows if row.onset is not None)
     return f"{', '.join(map(str, began)) or 'never'} ({len(began)} of {cell.failures.total})"
 
@@ -119,7 +121,7 @@ def shown_improvement(found: Improvement) -> str:
 
 def shown_values(cells: Mapping[float, Cell]) -> str:
     """Return the values of a setting that were tried, with their runs: ``0.0001 (3), 0.001 (3)``."""
-    return ", ".join(f"{value:g} ({cell.failures.total})" for value, cell in cells.items())
+    return ", ".join(f"{value:g} ({cell.num_runs})" for value, cell in cells.items())
 
 
 def shown_end(found: Region | None, end: Literal["start", "end"]) -> str:
@@ -139,8 +141,10 @@ def shown_width(dial: Dial) -> str:
     return f"{least}{unit}{found.width:.3g} [{found.low:.3g}, {found.high:.3g}]"
 
 
-def shown_failures(failures: Share) -> str:
-    """Return failed runs with the interval of their rate: ``0 of 3 [0.00, 0.56]``."""
+def shown_failures(failures: Share | None) -> str:
+    """Return failed runs with the interval of their rate: ``0 of 3 [0.00, 0.56]``, or a dash where none was probed."""
+    if failures is None:
+        return "-"
     return f"{failures.count} of {failures.total} [{failures.low:.2f}, {failures.high:.2f}]"
 
 

@@ -3,7 +3,7 @@
 Images are looked at piece by piece, and what is kept of them is a row each: any number of them takes the same memory.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmark import registry
+from benchmark.base.errors import UserError
 from benchmark.base.files import canonical_json, sha256
 from benchmark.contracts.plugins import Annotator, Condition, Encoder, Images, Map, Metric
 from benchmark.contracts.records import Score
@@ -70,12 +71,14 @@ class ReadBack:
         condition: What is followed.
         referee: Reads it.
         reference: The samples.
+        step: How many samples away the map lies that the anchor `shuffled` takes.
         controlnetpp: Whether rows of the scores of ControlNet++ are wanted too.
     """
 
     condition: Condition
     referee: Annotator
     reference: "Reference"
+    step: int = 1
     controlnetpp: bool = False
     _found: dict[Any, list[Array]] = field(default_factory=lambda: defaultdict(list))
 
@@ -83,7 +86,7 @@ class ReadBack:
         """Read and compare a piece."""
         keys, places = self.reference.keys[evidence.rows], range(evidence.rows.start, evidence.rows.stop)
         count, truth = len(self.reference.keys), self._truth(places)
-        away = self._truth([(i + max(1, count // 2)) % count for i in places])
+        away = self._truth([(i + self.step) % count for i in places])
         sets = {"run": evidence.generated, "no_control": evidence.no_control}
         sets |= {"real": [evidence.real], "vae": [evidence.vae]}
         read = {name: [self.referee.annotate_samples(images, keys) for images in each] for name, each in sets.items()}
@@ -101,7 +104,7 @@ class ReadBack:
 
     @property
     def rows(self) -> dict[str, Array]:
-        """Additive comparison rows (N, K) of the run and each anchor; shuffled takes the map half the set away.
+        """Additive comparison rows (N, K) of the run and each anchor; shuffled takes the map `step` samples away.
 
         Several images of a sample add up to one row: they are not independent.
         """
@@ -195,10 +198,17 @@ def score_images(
         encoded: The sets of images, all seen.
         count: How many sets were generated.
         trained_on: Yields the training images in batches, where a metric needs them.
+
+    Raises:
+        UserError: Two scores have one name.
     """
     columns = {need for metric in metrics.values() for need in metric.needs}
     real, *others = _tables(columns, reference, encoded, trained_on)
     scored = [[score for metric in metrics.values() for score in metric.score(one, real)] for one in others]
+    if repeated := [name for name, times in Counter(score.name for score in scored[0]).items() if times > 1]:
+        raise UserError(
+            f"two metrics give a score named {repeated[0]}; score them one by one, into records of their own"
+        )
     return averaged(scored[:count]), averaged(scored[count:])
 
 

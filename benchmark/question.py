@@ -108,7 +108,10 @@ def _comparability(
     config: dict[str, Any], dataset: "BuiltDataset", metrics: Mapping[str, Metric], referee: Annotator
 ) -> dict[str, Any]:
     """Return everything that must agree before two records may be compared; nothing about training is in it."""
+    # records of conflicting prompts without this held `shuffled` against the map whose caption was the prompt
+    shuffled = {"shuffled": "half the set away and one more"} if config["prompts"] == "conflicting" else {}
     return {
+        **shuffled,
         "suite_version": SUITE_VERSION,
         "dataset": dataset.manifest.fingerprint,
         "samples": {"n": config["samples"]["n"], "keys_sha256": config["samples"]["sha256"], "split": config["split"]},

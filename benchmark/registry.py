@@ -63,12 +63,17 @@ def make(family: type[P], spec: str) -> P:
     return plugin(**typed)
 
 
-def check_classes(condition: Condition, annotator: Annotator) -> None:
-    """Refuse an annotator whose class ids cannot be those of a condition.
+def check_fits(condition: Condition, annotator: Annotator) -> None:
+    """Refuse an annotator whose class ids cannot be those of a condition, or whose settings are not its own.
 
     Raises:
-        UserError: It tells another number of classes apart.
+        UserError: It tells another number of classes apart, or a field that both have differs, as canny's thresholds.
     """
+    mine, its = (describe(plugin) for plugin in (condition, annotator))
+    differ = [name for name in mine.keys() & its.keys() - {"name"} if mine[name] != its[name]]
+    if differ and annotator.condition == mine["name"]:
+        named = ", ".join(sorted(differ))
+        raise UserError(f"{full_spec(annotator)} and {full_spec(condition)} differ in {named}; give both the same")
     wanted, given = condition.num_classes, annotator.num_classes
     if given is not None and given != wanted:
         raise UserError(f"{spec(annotator)} tells {given} classes apart, but {spec(condition)} holds {wanted}")
@@ -89,7 +94,7 @@ def make_referee(asked: str | None, condition: Condition, source: str) -> Annota
     referee = make(Annotator, asked or condition.referee)
     if referee.condition != name:
         raise UserError(f"the referee {asked} makes {referee.condition} maps, but the condition is {name}")
-    check_classes(condition, referee)
+    check_fits(condition, referee)
     if asked is None and referee.world not in (None, source):
         raise UserError(
             f"{spec(referee)} reads {name} off images of {referee.world} alone, not of {source}; give --referee, such "

@@ -1,6 +1,7 @@
 """Did a change make training worse? A small study against committed bands: `python -m benchmark.regress`."""
 
 import hashlib
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,11 +103,28 @@ def regress(form: Regress) -> list[Check]:
 
 def _finished(form: Regress) -> Design:
     """Make what is missing of the gate's runs; return their study."""
+    _clear_of_other_code(form.out)
     if form.workers > 1:
         run_side_by_side("regress", form.out, form.workers)
     design = read_design("regress", form.out)
     run(design)
     return design
+
+
+def _clear_of_other_code(out: Path) -> None:
+    """Delete runs, images and records that other code or other packages than those at hand may have made.
+
+    Data set and latents stay: both are checked by what they hold.
+    """
+    from benchmark.engine.runs import RUN, provenance, read_provenance
+
+    mine = provenance("")
+    made = [read_provenance(path.parent, RUN) for path in sorted(out.glob(f"runs/*/{RUN}"))]
+    same = [one["commit"] == mine["commit"] and one["packages"] == mine["packages"] for one in made]
+    if made and (mine["dirty"] or any(one["dirty"] for one in made) or not all(same)):
+        say(f"the runs in {out} were made by other code, or by code with changes of its own: all are made again")
+        for name in ("runs", "images", "results"):
+            shutil.rmtree(out / name, ignore_errors=True)
 
 
 def read_bands(path: Path) -> Bands:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from benchmark import registry
 from benchmark.base.console import say
@@ -19,13 +20,13 @@ from benchmark.cli import main as cli_main
 from benchmark.cli import non_negative, option, positive, typed
 from benchmark.contracts.plugins import Method
 from benchmark.contracts.records import Failure
-from benchmark.engine.records import write_failure
+from benchmark.engine.records import read_records, write_failure
 from benchmark.engine.runs import RUN, read_finished, read_status
 from benchmark.engine.studies import STUDIES, combinations
 from benchmark.evaluate import Evaluate, evaluate
 from benchmark.generate import Generate, generate
 from benchmark.leaderboard import Leaderboard, leaderboard
-from benchmark.train import Train, train
+from benchmark.train import RunDiverged, Train, train
 
 _ENTRIES = {"description": str, **dict.fromkeys(("build", "train", "generate", "evaluate", "grid", "together"), dict)}
 _PLAIN = (str, int, float, Path)
@@ -140,7 +141,8 @@ def _drawings(document: dict[str, Any], trains: tuple[Train, ...], root: Path, p
     outs = [train.out for train in trains if train.out is not None]
     for chosen in combinations(document.get("grid", {}).get("generate", {}), path):
         common = {**document.get("generate", {}), **chosen, "dataset": trains[0].dataset}
-        names = ("+".join(out.name for out in outs), "no_control")
+        bases = {"base": trains[0].base} if any("base" in key.split() for key in document.get("grid", {})) else {}
+        names = ("+".join(out.name for out in outs), "_".join(filter(None, ("no_control", _label(bases)))))
         mine, floor = (root / "images" / "_".join(filter(None, (name, _label(chosen)))) for name in names)
         yield Drawing(
             generate=_form(Generate, {**common, "run": tuple(outs), "out": mine}, path),
@@ -162,10 +164,13 @@ def _scoring(document: dict[str, Any], train: Train, images: Path, floor: Path, 
 def _label(chosen: dict[str, Any]) -> str:
     """Return a folder name for a combination of fields."""
     texts = {key: "+".join(map(str, value)) if isinstance(value, list) else str(value) for key, value in chosen.items()}
-    label = "_".join(f"{key}-{text or 'none'}" for key, text in texts.items())
-    if ".." in Path(label).parts:
-        raise UserError(f'"{label}" would lead out of the study\'s folder; name the value without ".."')
-    return label
+    if ".." in [part for text in texts.values() for part in Path(text).parts]:
+        raise UserError(f'"{_joined(texts)}" would lead out of the study\'s folder; name the value without ".."')
+    return _joined({key: quote(text, safe=" +,=.:") for key, text in texts.items()})  # a hub id has a slash
+
+
+def _joined(texts: dict[str, str]) -> str:
+    return "_".join(f"{key}-{text or 'none'}" for key, text in texts.items())
 
 
 def _form(form: type[F], values: dict[str, Any], path: Path) -> F:
@@ -220,7 +225,7 @@ def run(design: Design, rank: int = 0, world: int = 1) -> None:
         _judge([drawing for drawing in cell.drawings if not gone & {*drawing.generate.run}])
     if diverged:
         say(f"{len(diverged)} of {len(runs)} runs diverged: {', '.join(diverged)}")
-    if len(diverged) < len(runs):
+    if read_records(design.results):  # of any process: one whose runs all diverged adds them to the board too
         leaderboard(Leaderboard(results=design.results))
         say(f"done: open {design.results / 'site' / 'index.html'}, or read {design.results / 'README.md'}")
 
@@ -246,9 +251,8 @@ def _train(form: Train) -> bool:
     assert form.out is not None
     try:
         train(form)
-    except UserError:
-        if read_status(form.out, RUN) != "diverged":
-            raise
+    except RunDiverged:
+        return False
     return read_status(form.out, RUN) != "diverged"
 
 

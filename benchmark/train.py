@@ -4,6 +4,7 @@ import importlib.util
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,10 @@ _LEARNING_RATES = {"scenes-tiny": 6e-4}
 _DEFAULT_LEARNING_RATE = 1e-5
 _IN_MEMORY = 2 * 2**30  # bytes of latents, and of conditioning images, that are held; more are read as steps need them
 _TOKENIZED = 4096  # captions at a time
+
+
+class RunDiverged(UserError):
+    """A run ended without weights; its folder keeps that outcome."""
 
 
 @dataclass(frozen=True)
@@ -121,25 +126,42 @@ def _train(form: Train, ranks: "Ranks") -> Path:
             say(f"{run} is already {ended}")
         return run
     base = load_base(form.base, choose_device(form.device))
+    refuse_other_base(run, base)
     with ranks.main_first():
         data = load_data(base, dataset, condition, form)
     module = new_module(method, base, recipe.seeds["init"])
     if ranks.is_main:
         if ended:
             runs.reopen(run, runs.RUN)
-        runs.begin(run, runs.RUN, config, runs.provenance(command_line(form)))
+        made_by = {**runs.provenance(command_line(form)), "base_sha256": base.weights_sha256}
+        runs.begin(run, runs.RUN, config, made_by)
     started = time.monotonic()
     trainee = Trainee(module, method.save, lambda folder: method.load(str(folder)))
     probe = make_probe(base, dataset, condition, referee, form) if referee else None
     try:
-        checkpoint = fit(base, trainee, data, recipe, run, probe, form.tracker, ranks, form.eager)
+        with runs.held(run) if ranks.is_main else nullcontext():
+            checkpoint = fit(base, trainee, data, recipe, run, probe, form.tracker, ranks, form.eager)
     except Diverged as error:
         if ranks.is_main:
             runs.finish(run, runs.RUN, "diverged", reason=str(error))
-        raise UserError(f"{run} diverged: {error}; the run keeps this outcome") from None
+        raise RunDiverged(f"{run} diverged: {error}; the run keeps this outcome") from None
     if ranks.is_main:
         _finish(form, run, condition, module, checkpoint, round(time.monotonic() - started, 1))
     return run
+
+
+def refuse_other_base(run: Path, base: "Base") -> None:
+    """Refuse to go on with a run whose base has other weights now.
+
+    Raises:
+        UserError: A folder that was written anew, or a hub id that moved.
+    """
+    from benchmark.engine import runs
+
+    if (run / runs.RUN).exists():
+        begun_on = runs.read_provenance(run, runs.RUN).get("base_sha256", base.weights_sha256)
+        if begun_on != base.weights_sha256:
+            raise UserError(f"{run} was begun on other weights of {base.name}; restore them, or give another --out")
 
 
 def _is_whole(run: Path, steps: int) -> bool:
@@ -181,8 +203,9 @@ def make_recipe(form: Train, num_processes: int = 1) -> "Recipe":
     from benchmark.engine.precision import MIXED_PRECISION
     from benchmark.engine.training import SCHEDULES, Recipe
 
-    for corruption in form.corrupt:
-        parse(corruption)
+    dirt = [parse(corruption)[0] for corruption in form.corrupt]
+    if repeated := [name for name in dirt if dirt.count(name) > 1]:
+        raise UserError(f"--corrupt names {repeated[0]} twice, and the second would undo the first; give it once")
     if form.schedule not in SCHEDULES:
         raise UserError(f'no schedule "{form.schedule}"; {did_you_mean(form.schedule, SCHEDULES)}')
     if form.mixed_precision not in MIXED_PRECISION:

@@ -137,7 +137,7 @@ def cell_text(heading: str, section: Section, cell: Cell) -> str:
         "epochs": f"{cell.epochs:.3g}",
         "normalised control": leaderboard.shown_spread(cell.control),
         "lowest": f"{cell.control.worst:.3f}",
-        "failed runs": f"{cell.failures.count} of {cell.failures.total}",
+        "failed runs": f"{cell.failures.count} of {cell.failures.total}" if cell.failures else "-",
         "CLIP score": f"{change.iqm:.2f}" if change else "-",
     }
     (known,) = [text for name, text in said.items() if heading.startswith(name)]

@@ -63,11 +63,17 @@ class Openpose(Detector):
         return [np.array([_joints(each.keypoints) for each in found]).reshape(-1, len(_ORDER), 3) for found in figures]
 
     def finish(self, found: NDArray[Any], seen: Images, images: Images) -> NDArray[Any]:
-        """Return the figures that pass the filter, float32 (P, 18, 3), in units of the image's side."""
+        """Return the figures that pass the filter, float32 (P, 18, 3), in units of the image's side.
+
+        A joint that was not found lies in the middle of those that were: scores take a figure's size over all joints.
+        """
         sides = np.array([seen.shape[2], seen.shape[1]])
         joints = found[:, _TO_OURS]
-        joints[..., :2] = np.where(joints[..., 2:] == SEEN, (joints[..., :2] + 0.5) / sides, 0)
-        kept = joints[(joints[..., 2] == SEEN).mean(axis=1) >= self.keypoints]
+        shown = joints[..., 2:] == SEEN
+        places = (joints[..., :2] + 0.5) / sides
+        middle = np.where(shown, places, 0).sum(axis=1, keepdims=True) / np.maximum(shown.sum(axis=1, keepdims=True), 1)
+        joints[..., :2] = np.where(shown, places, middle)
+        kept = joints[shown[..., 0].mean(axis=1) >= self.keypoints]
         return np.asarray(kept, dtype=np.float32)
 
     def reject(self, map_: Map) -> str | None:

@@ -22,3 +22,18 @@ def as_cell(value: Any) -> Cell:
     except ValueError:  # rows of different lengths
         return np.empty(0, object)
     return array if array.dtype.kind in "biuf" else np.empty(0, object)
+
+
+def as_caption(value: Any) -> str | None:
+    """Return the text of a caption's cell, of several the first; None where there is none.
+
+    Raises:
+        ValueError: It is neither a text nor a number nor a list of them.
+    """
+    if isinstance(value, list | tuple):
+        return as_caption(value[0]) if value else None
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, int | float):
+        return str(value)
+    raise ValueError(f"a caption is a text, not {type(value).__name__}")

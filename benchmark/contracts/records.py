@@ -285,6 +285,8 @@ class Record(_Frozen):
             raise ValueError(f"no score of its headline {self.headline}")
         if [score.name for score in self.scores] != [score.name for score in self.floor_scores]:
             raise ValueError("scores and floor_scores are not of the same names")
+        if len({score.name for score in self.scores}) < len(self.scores):
+            raise ValueError("two scores of one name")
         _Samples.model_validate(self.dataset)
         _Prompted.model_validate(self.generation)
         _Spelt.model_validate(self.referee)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.base.files import canonical_json
-from benchmark.contracts.records import Anchored, Failure, Record
+from benchmark.contracts.records import Anchored, Failure, Record, Score
 from benchmark.engine.records import read_probes
 from benchmark.engine.trainings import draw_of, epochs, family_of, first_of, recipe_of, seed_of
 from benchmark.numbers.efficiency import Needed, needed
@@ -44,6 +44,12 @@ class Row:
     def seed(self) -> str:
         """The seed that set all others, or the names of those that differ."""
         return seed_of(self.training)
+
+    @cached_property
+    def scores(self) -> list[tuple[Score, Score]]:
+        """Every image score and that of the base alone, by name: records hold them in the order they were asked for."""
+        both = zip(self.record.scores, self.record.floor_scores, strict=True)
+        return sorted(both, key=lambda pair: pair[0].name)
 
     def change(self, name: str) -> float:
         """Return an image score less that of the base alone on the same prompts and noise."""
@@ -171,11 +177,17 @@ class Cell:
         began = [row.onset for row in self.rows if row.onset is not None]
         return onsets(began, len(self.rows) + len(self.diverged))
 
+    @property
+    def num_runs(self) -> int:
+        """All of them, those that diverged included."""
+        return len(self.rows) + len(self.diverged)
+
     @cached_property
-    def failures(self) -> Share:
-        """Runs that diverged or never followed the condition, of all; one that was not probed counts as none."""
-        never = sum(row.outcome == "never followed" for row in self.rows)
-        return share(len(self.diverged) + never, len(self.rows) + len(self.diverged))
+    def failures(self) -> Share | None:
+        """Runs that diverged or never followed the condition, of those that diverged or were probed, if any."""
+        outcomes = [*(row.outcome for row in self.rows), *("diverged" for _ in self.diverged)]
+        watched = [outcome for outcome in outcomes if outcome != "not probed"]
+        return share(sum(outcome != "followed" for outcome in watched), len(watched)) if watched else None
 
 
 @dataclass(frozen=True)
@@ -196,10 +208,10 @@ class Family:
         return ([cell for cell in self.cells if not cell.single_pass] or self.cells[:1])[-1]
 
     @cached_property
-    def failures(self) -> Share:
-        """Runs of all sizes that diverged or never followed the condition."""
-        shares = [cell.failures for cell in self.cells]
-        return share(sum(s.count for s in shares), sum(s.total for s in shares))
+    def failures(self) -> Share | None:
+        """Runs of all sizes that diverged or never followed the condition, of those that diverged or were probed."""
+        shares = [cell.failures for cell in self.cells if cell.failures]
+        return share(sum(s.count for s in shares), sum(s.total for s in shares)) if shares else None
 
     @cached_property
     def needed(self) -> Needed | None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LEVEL = 0.05
+_CONTROL = "normalised_control"
+_OF_DRAWING = ("prompts", "n")  # columns that a training which drew nothing lacks
 Limit = dict[Literal["at_least", "at_most"], float]
 Where = dict[str, str | float | Limit]
 
@@ -156,20 +158,39 @@ def _finding(claim: Claim, table: "pd.DataFrame") -> Finding:
     if claim.statistic == "failures":
         return _failures(claim, mine)
     if claim.statistic == "mean":
-        return _mean(claim, mine[claim.column].dropna().to_numpy())
+        return _whole_mean(claim, mine)
     return _difference(claim, *sides)
 
 
 def _picked(table: "pd.DataFrame", where: Where) -> "pd.DataFrame":
-    """Return the rows whose columns have the values, or keep the limits."""
+    """Return the rows whose columns have the values, or keep the limits.
+
+    A training that diverged drew nothing: it is among its method's whatever the prompts.
+    """
     for column, wanted in where.items():
         if column not in table:
             return table.iloc[:0]
         if isinstance(wanted, dict):
-            table = table[table[column].between(wanted.get("at_least", -np.inf), wanted.get("at_most", np.inf))]
+            fits = table[column].between(wanted.get("at_least", -np.inf), wanted.get("at_most", np.inf))
         else:
-            table = table[table[column] == wanted]
+            fits = table[column] == wanted
+        table = table[fits | (table["outcome"] == "diverged")] if column in _OF_DRAWING else table[fits]
     return table
+
+
+def _values(claim: Claim, rows: "pd.DataFrame") -> "pd.Series[float]":
+    """Return a column of runs; the control of one that diverged is 0, as on the board: it draws as the base alone."""
+    values: pd.Series[float] = rows[claim.column]
+    return values.mask(rows["outcome"] == "diverged", 0.0) if claim.column == _CONTROL else values
+
+
+def _whole_mean(claim: Claim, rows: "pd.DataFrame") -> Finding:
+    """Return the mean over trainings; a released ControlNet, which has none here, is told by its record."""
+    told = rows.assign(training=rows["training"].fillna(rows["record"]), value=_values(claim, rows))
+    told = told.dropna(subset=["value"])
+    if told.duplicated(["training", "dataset", "condition"]).any():
+        return Finding("several records of one training fit: the claim must say which")
+    return _mean(claim, told["value"].to_numpy())
 
 
 def _failures(claim: Claim, rows: "pd.DataFrame") -> Finding:
@@ -190,8 +211,8 @@ def _difference(claim: Claim, mine: "pd.DataFrame", other: "pd.DataFrame") -> Fi
     keys = ["dataset", "condition", "seed"]
     if mine.duplicated(keys).any() or other.duplicated(keys).any():
         return Finding("several runs of one seed fit: the claim must say which")
-    both = mine.set_index(keys)[claim.column].sub(other.set_index(keys)[claim.column]).dropna()
-    return _mean(claim, both.to_numpy())
+    first, second = (_values(claim, side.set_index(keys)) for side in (mine, other))
+    return _mean(claim, first.sub(second).dropna().to_numpy())
 
 
 def _mean(claim: Claim, values: Any) -> Finding:

@@ -19,7 +19,7 @@ from benchmark.base.files import canonical_json, pretty_json, read_json, replace
 from benchmark.contracts.plugins import SPLITS
 from benchmark.engine.datasets import BuiltDataset
 
-EXPORT_VERSION = 1
+EXPORT_VERSION = 2
 _PER_PIECE = 1000  # samples in a tar, or in a folder
 _LONGEST_NAME = 120
 _RECORD = "export.json"
@@ -36,7 +36,7 @@ def export(spec: str, out: Path | None) -> Path:
         raise UserError(f'no format "{name}"; {did_you_mean(name, _FORMATS)}')
     if not folder:
         raise UserError(f"{name} needs a dataset folder: write {name}:DIR")
-    dataset, out = BuiltDataset.open(Path(folder)), out or Path(f"{folder}-{name}")
+    dataset, out = BuiltDataset.open(Path(folder)), out or Path(f"{Path(folder)}-{name}")
     record = {"export_version": EXPORT_VERSION, "format": name, "fingerprint": dataset.manifest.fingerprint}
     if (out / _RECORD).exists() and read_json(out / _RECORD) == record:
         say(f"{out} is already exported")
@@ -115,6 +115,10 @@ def _suffix(row: dict[str, Any]) -> str:
 
 
 def safe_name(key: str) -> str:
-    """Return a name for a key that is one part of a path, holds no dot, and no other key has."""
+    """Return a name for a key that is one part of a path, holds no dot, and no other key has.
+
+    Nor does it begin with an underscore: readers of tars pass over members that begin with two.
+    """
     name = quote(key, safe="").replace(".", "%2E")
+    name = f"%5F{name[1:]}" if name.startswith("_") else name
     return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 33]}-{sha256(key.encode())[:32]}"

@@ -78,6 +78,15 @@ def prompts(setting: str, captions: Sequence[str]) -> list[str]:
     ]
 
 
+def shuffled_step(setting: str, count: int) -> int:
+    """Return how many samples away, of `count`, the map lies that the anchor `shuffled` holds an image against.
+
+    Half the set, and one more with conflicting prompts: those are the captions of the very samples half the set away.
+    """
+    half = max(1, count // 2)
+    return half + 1 if setting == "conflicting" and count > 2 else half
+
+
 def image_path(folder: Path, key: str) -> Path:
     """Return where the image of a key is kept; any key is a safe file name."""
     return folder / f"{quote(key, safe='')}.png"
@@ -106,8 +115,9 @@ def refuse_missing(folder: Path, keys: Sequence[str]) -> None:
     """
     missing = [key for key in keys if not image_path(folder, key).exists()]
     if missing:
+        first = image_path(folder, missing[0]).name
         raise UserError(
-            f"{folder} lacks {len(missing)} of {len(keys)} images, the first is {missing[0]}; generate them again"
+            f"{folder} lacks {len(missing)} of {len(keys)} images, the first is {first}; generate them again"
         )
 
 

@@ -1,5 +1,8 @@
 """Folders of work: one configuration each, with a status that says whether they are whole."""
 
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +75,27 @@ def provenance(command: str) -> dict[str, Any]:
     """Return what produced a folder: command, machine, packages, commit."""
     head, dirty = commit()
     return {"command": command, "machine": machine(), "packages": package_versions(), "commit": head, "dirty": dirty}
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep other processes from the same work in a folder; the lock goes with the process, however it ends.
+
+    Raises:
+        UserError: Another process is at it.
+    """
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process works in {folder}; wait for it, or give another --out") from None
+        yield
+
+
+def read_provenance(folder: Path, file: str) -> dict[str, Any]:
+    """Return what produced the work in a folder, whether it ended or not."""
+    made_by: dict[str, Any] = _read(folder / file)["provenance"]
+    return made_by
 
 
 def read_status(folder: Path, file: str) -> str:

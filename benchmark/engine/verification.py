@@ -67,4 +67,5 @@ def _map_fault(condition: Condition, data: bytes, side: int) -> str | None:
         stored = read_header(data).shorter_side
     except Exception as error:  # a plugin may raise anything on bytes that are no map of its kind
         return f"is no such map ({type(error).__name__}: {error})"
-    return None if stored == side and shown.shape == (side, side, 3) else f"is no map of {side} x {side} pixels"
+    is_sized = stored == side or "H" not in condition.form.axes  # figures are stored at a size of their own
+    return None if is_sized and shown.shape == (side, side, 3) else f"is no map of {side} x {side} pixels"

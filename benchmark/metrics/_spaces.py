@@ -55,11 +55,14 @@ class Agreement(Metric):
         return self.space, f"{self.space}_text"
 
     def score(self, generated: Table, reference: Table) -> list[Score]:
-        """Return the mean over images, under the metric's name."""
+        """Return the mean over images, under the metric's name, with that of a space that is not the bundled one."""
         pairs = in_blocks(*(generated.columns[name] for name in self.needs))
         cosines = np.concatenate([(image * text).sum(axis=1) for image, text in pairs])
         definition = {"estimator": f"mean of {self.scale:g} cos, unclamped"}
-        return [jackknife.mean(self.scale * cosines).score(self.name, True, definition)]
+        name = (
+            self.name if self.space == "clip" else f"{self.name}-{label(self.space)}"
+        )  # the bundled one needs no name
+        return [jackknife.mean(self.scale * cosines).score(name, True, definition)]
 
 
 def distance(

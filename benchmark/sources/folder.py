@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from benchmark.base.errors import UserError
 from benchmark.base.files import canonical_json, json_object, sha256, sha256_file, utf8
 from benchmark.base.images import MAX_BYTES
+from benchmark.contracts.cells import as_caption
 from benchmark.contracts.plugins import Part, Sample, Source
 from benchmark.contracts.splitting import HELD_OUT, divide
 
@@ -96,7 +97,10 @@ class Folder(Source):
                 raise UserError(f'{where} has no "file_name"; every line needs one')
             if name not in known:
                 raise UserError(f"{where}: {name} is no image of the folder; mend the line or remove it")
-            text = _caption(row)
+            try:
+                text = _caption(row)
+            except ValueError as error:
+                raise UserError(f"{where}: {error}; mend the line") from None
             if text is not None:
                 captions[name] = text
         return captions
@@ -213,4 +217,4 @@ def _read(path: Path) -> str:
 
 
 def _caption(row: dict[str, Any]) -> str | None:
-    return next((str(row[name]) for name in _CAPTION_FIELDS if row.get(name) is not None), None)
+    return next((as_caption(row[name]) for name in _CAPTION_FIELDS if row.get(name) is not None), None)

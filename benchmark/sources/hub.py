@@ -7,6 +7,7 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 from datasets import (
     Dataset,
@@ -25,7 +26,7 @@ from pyarrow import ArrowException
 from benchmark.base.errors import UserError, did_you_mean, first_line
 from benchmark.base.files import canonical_json, sha256, sha256_file
 from benchmark.base.seeds import hash64
-from benchmark.contracts.cells import as_cell
+from benchmark.contracts.cells import as_caption, as_cell
 from benchmark.contracts.plugins import Cell, Part, Sample, Source
 from benchmark.contracts.splitting import HELD_OUT, PART, held_out_share, in_parts
 
@@ -154,13 +155,16 @@ class Hub(Source):
         """Yield the rows of a part, encoded images as the dataset holds them."""
         (split, start, stop), *places = part.where
         for index, row in self._rows(split, start, stop, places, columns):
-            caption = row[self._caption_column] if self._caption_column else None
             data, fault = self._bytes(row[self.image])
+            text = None
+            try:
+                text = as_caption(row[self._caption_column]) if self._caption_column else None
+            except ValueError as error:
+                fault = fault or f"the caption cannot be read ({error})"
             cells = {}
             for column in columns:
                 cells[column], lost = self._cell(row[column])
                 fault = fault or lost
-            text = None if caption is None else str(caption)
             yield Sample(f"{split}-{index:08d}", data, text, fault=fault, columns=cells)
 
     def _places(self, split: str, start: int, stop: int) -> tuple[Any, ...]:
@@ -211,12 +215,32 @@ class Hub(Source):
             return b"", None
         if value["bytes"] is not None:
             return value["bytes"], None
+        if "://" in value["path"]:
+            return self._fetched(value["path"])
         path = Path(value["path"])
         if not self._is_saved and not path.resolve().is_relative_to(Path(self.path).resolve()):
             return b"", "the image lies outside the dataset"
         try:
             return path.read_bytes(), None
         except (OSError, ValueError) as error:
+            return b"", f"cannot be read ({error})"
+
+    def _fetched(self, url: str) -> tuple[bytes, str | None]:
+        """Return the picture at the address that a streamed repository gives it: in an archive, or on the hub.
+
+        ``zip://0.png::/folder/train.zip`` lies in the archive at its end, which has to be the dataset's own.
+        """
+        container = url.rpartition("::")[2]
+        own = f"hf://datasets/{self.path}"
+        inside = container.startswith((f"{own}@", f"{own}/")) or (
+            "://" not in container and Path(container).resolve().is_relative_to(Path(self.path).resolve())
+        )
+        if not inside:
+            return b"", "the image lies outside the dataset"
+        try:
+            with fsspec.open(url, "rb") as file:
+                return bytes(file.read()), None
+        except (OSError, ValueError, KeyError) as error:
             return b"", f"cannot be read ({error})"
 
     def _cell(self, value: Any) -> tuple[Cell, str | None]:

@@ -11,6 +11,7 @@ from typing import Any
 from benchmark.base.errors import UserError
 from benchmark.base.files import utf8
 from benchmark.base.images import MAX_BYTES
+from benchmark.contracts.cells import as_caption
 from benchmark.contracts.plugins import Cell, Part, Sample, Source
 from benchmark.contracts.splitting import HELD_OUT, Files, matching
 
@@ -83,7 +84,7 @@ class Webdataset(Source):
         if not isinstance(fields, dict):
             raise ValueError("the json member is no object")
         names = (self.caption,) if self.caption else _CAPTIONS
-        return next((str(fields[name]) for name in names if fields.get(name) is not None), None)
+        return next((as_caption(fields[name]) for name in names if fields.get(name) is not None), None)
 
 
 @lru_cache(maxsize=2)

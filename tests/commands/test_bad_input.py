@@ -153,6 +153,7 @@ def test_one_unreadable_image_is_named_and_the_good_ones_are_kept(
         ("--dataset TINY --batch 32 --gradient-accumulation-steps 5", "a batch of 32 has no 5 equal parts"),
         ("--dataset TINY --ema-decay 1.5", "ema-decay"),
         ("--dataset TINY --corrupt wrong_captoin=0.2", 'did you mean "wrong_caption"'),
+        ("--dataset TINY --corrupt foreign_map=1 --corrupt foreign_map=0.5", "--corrupt names foreign_map twice"),
         ("--dataset TINY --snr-gamma 0", "snr-gamma"),
         ("--dataset TINY --noise-seed -1", "noise-seed"),
         ("--dataset TINY --mixed-precision fp8", 'no precision "fp8"; allowed: bf16, no'),

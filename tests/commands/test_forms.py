@@ -102,9 +102,17 @@ def test_a_referee_with_chance_draws_what_the_build_drew(photos: Path, tmp_path:
         assert (condition.scores(reading.rows["real"].sum(axis=0))["f1"] == 1.0) == alike
 
 
+def test_an_annotator_at_other_thresholds_than_the_condition_is_refused() -> None:
+    condition = registry.make(Condition, "canny,low=20,high=40")
+    registry.check_fits(condition, registry.make(Annotator, "canny,low=20,high=40"))
+    registry.check_fits(condition, registry.make(Annotator, "random_canny"))
+    with pytest.raises(UserError, match="canny,low=100,high=200 and canny,low=20,high=40 differ in high, low"):
+        registry.check_fits(condition, registry.make(Annotator, "canny"))
+
+
 def test_an_annotator_of_other_classes_is_refused() -> None:
     referee = registry.make(Annotator, "scenes:seg")
     condition = registry.make(Condition, "seg")
-    registry.check_classes(condition, referee)
+    registry.check_fits(condition, referee)
     with pytest.raises(UserError, match="tells 7 classes apart, but canny holds None"):
-        registry.check_classes(registry.make(Condition, "canny"), referee)
+        registry.check_fits(registry.make(Condition, "canny"), referee)

@@ -1,11 +1,13 @@
 """The board, from records made up for the test."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from pydantic import ValidationError
 
 from benchmark.base.files import sealed_json, sha256_file
 from benchmark.contracts.records import Anchored, Counts, Failure, Record, Score
@@ -83,6 +85,27 @@ def test_the_page_of_a_record_says_how_its_data_were_built_and_its_images_drawn(
     assert "<p>Built by <code>python -m benchmark.build --cond &#39;seg,a=&lt;b&gt;&#39;</code></p>" in page.read_text()
 
 
+def test_scores_stand_under_their_own_names_in_whatever_order_they_were_asked_for(tmp_path: Path) -> None:
+    for number, (first, second) in enumerate((("clip_score", "fd-scenes"), ("fd-scenes", "clip_score"))):
+        value = {"clip_score": 90.0 + number, "fd-scenes": 1.0 + number}
+        scores = tuple(score(name, value[name]) for name in (first, second))
+        floors = tuple(score(name, value[name] + 0.5) for name in (first, second))
+        record = made_up(f"r{number}", 0.5, seed=number)
+        write_record(tmp_path, record.model_copy(update={"scores": scores, "floor_scores": floors}))
+    assert main(["--results", str(tmp_path)]) == 0
+    text = (tmp_path / "README.md").read_text()
+    assert "| clip_score (no control) | fd-scenes (no control) |" in text
+    for clip, fd in ((90, 1), (91, 2)):
+        assert re.search(rf"\| {clip}\.\d* \[[^|]*\] \({clip}\.5\d*\) \| {fd}\.\d* \[[^|]*\] \({fd}\.5\d*\) \|", text)
+
+
+def test_two_scores_of_one_name_are_no_record() -> None:
+    record = made_up("r", 0.5)
+    twice = {"scores": record.scores * 2, "floor_scores": record.floor_scores * 2}
+    with pytest.raises(ValidationError, match="two scores of one name"):
+        Record.model_validate({**record.model_dump(), **{k: [s.model_dump() for s in v] for k, v in twice.items()}})
+
+
 def board_of(*records: Record) -> list[list[tuple[str, int | None]]]:
     named = {Path(f"{record.evaluation_id}.json"): record for record in records}
     return [[(row.record.evaluation_id, row.group) for row in section.rows] for section in sections(named)]
@@ -127,7 +150,8 @@ def test_runs_that_differ_in_seeds_alone_are_one_line_over_seeds(tmp_path: Path)
         assert "0.500" in text
         assert "100, 100 (2 of 3)" in text
         assert "0.900 (one run)" in text
-        assert "never (0 of 1)" in text
+        assert "never (" not in text  # nobody watched the other
+        assert "0 of 1" not in text
 
 
 def test_runs_that_diverged_or_never_followed_are_a_failure_rate(tmp_path: Path) -> None:
@@ -188,7 +212,7 @@ def test_a_table_whose_records_are_all_invalidated_stays(tmp_path: Path) -> None
 
 
 def test_an_invalidated_failure_is_no_failure(tmp_path: Path) -> None:
-    write_record(tmp_path, made_up("a", 0.5))
+    with_probes(write_record(tmp_path, made_up("a", 0.5)), {100: 0.4})
     training = {**(made_up("x", 0.5, seed=1).training or {})}
     write_failure(tmp_path, failed("gone", training))
     assert main(["--results", str(tmp_path)]) == 0

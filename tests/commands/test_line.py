@@ -216,6 +216,20 @@ def test_evaluating_again_leaves_the_record_as_it_is(line: Path) -> None:
     assert (line.read_bytes(), line.stat().st_ino, line.stat().st_mtime_ns) == before
 
 
+def test_scores_are_not_passed_off_as_those_of_other_images_of_the_same_settings(
+    line: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, copy = line.read_bytes(), Path(shutil.copytree("runs/images/mine", tmp_path / "mine"))
+    words = ["--images", str(copy), "--no-control", str(next(Path("runs/images").glob("*no_control*")))]
+    assert evaluate.main(words) == 0
+    assert capsys.readouterr().out.endswith("they were already scored\n")
+    first, *_, last = sorted(copy.glob("*.png"))
+    first.write_bytes(last.read_bytes())
+    assert evaluate.main(words) == 2
+    assert "is of other images, made with the same settings; give another --results" in last_error(capsys)
+    assert line.read_bytes() == before
+
+
 def test_evaluating_again_elsewhere_gives_the_same_numbers(line: Path, tmp_path: Path) -> None:
     assert evaluate.main(["--images", "runs/images/mine", "--results", str(tmp_path)]) == 0
     (other,) = tmp_path.rglob("*.json")

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from benchmark import regress
+from benchmark.base import provenance
 from benchmark.base.errors import UserError
 from benchmark.base.files import sealed_json
 from benchmark.conditions.seg import Seg
+from benchmark.engine import runs as runs_on_disk
 from benchmark.numbers.gate import Check
 from benchmark.regress import BANDS, Bands, Pins, Run, check_pins, check_runs, main, pins, read_bands
 from benchmark.study import Design, read_design, run
@@ -154,6 +156,13 @@ def test_bands_are_learnt_from_a_study_and_the_gate_holds_its_runs_against_them(
     assert {len(run.values) for run in read_bands(bands).runs} == {3}
     assert main([*words, "--bands", str(bands)]) in (0, 1)  # two updates teach nothing: only the pins are certain
     lines = capsys.readouterr().out.splitlines()
+    (run_file := tmp_path / "gate" / "runs" / "seed-0" / "run.json").touch()
+    before = run_file.stat().st_mtime_ns
+    monkeypatch.setattr(provenance, "commit", lambda: ("another", False))
+    monkeypatch.setattr(runs_on_disk, "commit", lambda: ("another", False))
+    assert main([*words, "--bands", str(bands)]) in (0, 1)
+    assert "were made by other code" in capsys.readouterr().out
+    assert run_file.stat().st_mtime_ns > before
     for name in ("fingerprint of the dataset", "rendered conditioning", "prompts after dropping", "first losses"):
         assert any(line.startswith(f"holds: {name}") for line in lines)
     assert any("false alarms: at most 0.5%" in line for line in lines)

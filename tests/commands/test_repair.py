@@ -271,7 +271,25 @@ def test_an_export_that_cannot_be_is_refused(spec: str, told: str, capsys: pytes
 def test_names_of_files_are_safe_and_differ_as_keys_do() -> None:
     rng = random.Random(0)
     keys = {"".join(rng.choice("./\\%a\u00e9\n ~") for _ in range(rng.randrange(1, 300))) for _ in range(3000)}
-    keys |= {"..", ".", "a/../../b", "/etc/passwd", "a" * 500, "a" * 501}
+    keys |= {"..", ".", "a/../../b", "/etc/passwd", "a" * 500, "a" * 501, "__key__", "_", "%5F_key__", "_" * 200}
     names = {safe_name(key) for key in keys}
     assert len(names) == len(keys)
     assert all(len(name) <= 120 and not set(name) & set("./\\\n\0 ") for name in names)
+    assert not any(name.startswith("_") for name in names)
+
+
+def test_figures_are_whole_at_a_resolution_that_is_not_their_own(tmp_path: Path) -> None:
+    words = [
+        "--cond",
+        "pose",
+        "--source",
+        "scenes,val=2,test=2",
+        "--size",
+        "2",
+        "--resolution",
+        "128",
+        "--workers",
+        "1",
+    ]
+    assert main([*words, "--out", str(tmp_path / "figures")]) == 0
+    assert main(["--verify", str(tmp_path / "figures"), "--deep"]) == 0

@@ -131,6 +131,31 @@ def test_a_run_that_diverges_keeps_its_outcome_and_the_others_go_on(
     status = capsys.readouterr().out
     assert "diverged" in status
     assert "finished" in status
+    assert "diverged" in (out / "results" / "leaderboard.csv").read_text()
+    file.write_text(file.read_text().replace("batch = 4", "batch = 5"))  # what diverged is no excuse for other runs
+    assert main(["run", str(file), "--out", str(out)]) == 2
+    assert "was made differently (recipe.batch: 4 -> 5)" in capsys.readouterr().err
+
+
+def test_a_process_whose_runs_all_diverged_adds_them_to_the_board(tmp_path: Path) -> None:
+    file, out = tmp_path / "wild.toml", tmp_path / "out"
+    file.write_text(
+        TINY.replace("seed = [0, 1]", "learning_rate = [1e-4, 1e30]").replace("steps = 2\nb", "steps = 3\nb")
+    )
+    for rank in "01":
+        assert main(["run", str(file), "--out", str(out), "--rank", rank, "--world", "2"]) == 0
+    assert "diverged" in (out / "results" / "leaderboard.csv").read_text()
+
+
+def test_bases_in_a_grid_have_folders_and_floors_of_their_own(tmp_path: Path) -> None:
+    file = tmp_path / "bases.toml"
+    file.write_text(TINY.replace("seed = [0, 1]", 'seed = [0, 1]\nbase = ["scenes-tiny", "org/model"]'))
+    cells = read_design(str(file), tmp_path / "out").cells
+    drawn = [drawing for cell in cells for drawing in cell.drawings]
+    assert len({drawing.generate.out for drawing in drawn}) == 4
+    floors = {(drawing.floor.base, drawing.floor.out) for drawing in drawn}
+    assert len(floors) == len({out for _, out in floors}) == 2
+    assert {out.parent for _, out in floors if out} == {tmp_path / "out" / "images"}
 
 
 def test_fields_in_one_key_vary_together() -> None:

@@ -4,6 +4,7 @@ import json
 import random
 import re
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,6 +23,8 @@ from benchmark import build, train
 from benchmark.base.errors import UserError
 from benchmark.base.files import sha256_file
 from benchmark.engine import runs
+from benchmark.engine.bases import BUNDLED
+from benchmark.engine.checkpoints import load_tensors, save_tensors
 from benchmark.engine.journal import journal, read_curve
 from benchmark.engine.latents import CachedMoments
 from benchmark.engine.reader import EncodedMaps
@@ -135,6 +138,30 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(
     assert not list((tmp_path / "run" / "checkpoints").glob("step-*"))
     assert train.main(words) == 0
     assert contents(tmp_path / "run") == contents(whole)
+
+
+def test_a_run_does_not_go_on_upon_other_weights_of_its_base(
+    pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, run = Path(shutil.copytree(BUNDLED["scenes-tiny"], tmp_path / "base")), tmp_path / "run"
+    words = [*command(pairs, run), "--base", str(base)]
+    assert train.main(words) == 0
+    shutil.rmtree(run / "checkpoints")
+    file = base / "unet" / "diffusion_pytorch_model.safetensors"
+    save_tensors(file, {name: tensor * 0 for name, tensor in load_tensors(file)[0].items()}, {"format": "pt"})
+    capsys.readouterr()
+    assert train.main(words) == 2
+    assert f"{run} was begun on other weights of" in capsys.readouterr().err
+
+
+def test_two_processes_do_not_train_one_run(pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert train.main(command(pairs, run)) == 0
+    shutil.rmtree(run / "checkpoints")
+    with runs.held(run):
+        assert train.main(command(pairs, run)) == 2
+    assert "another process works in" in capsys.readouterr().err
+    assert train.main(command(pairs, run)) == 0
 
 
 def test_a_folder_with_a_record_that_was_broken_off_in_writing_is_begun_again(tmp_path: Path) -> None:

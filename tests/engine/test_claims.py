@@ -23,7 +23,7 @@ def run(control: float, seed: int = 0, **columns: Any) -> dict[str, Any]:
         "outcome": "followed",
     }
     made = {**common, "seed": str(seed), "normalised_control": control, **columns}
-    return {"training": repr(sorted(made.items(), key=str)), **made}
+    return {"training": (name := repr(sorted(made.items(), key=str))), "record": name, **made}
 
 
 def claim(**fields: Any) -> Claim:
@@ -46,6 +46,31 @@ def test_a_mean_is_tested_as_scipy_does() -> None:
     values = [0.3, 0.5, 0.4, 0.28]
     [verdict] = judge([claim()], pd.DataFrame([run(value, seed) for seed, value in enumerate(values)]))
     assert verdict.finding.p == pytest.approx(stats.ttest_1samp(values, 0.25).pvalue)
+
+
+def test_a_training_that_was_scored_twice_is_no_second_run() -> None:
+    rows = [run(value, seed) for seed, value in enumerate((0.35, 0.43, 0.52))]
+    again = [{**row, "record": f"again-{i}"} for i, row in enumerate(rows)]
+    [verdict] = judge([claim()], pd.DataFrame([*rows, *again]))
+    assert (verdict.word, verdict.finding.p) == ("undecided", None)
+    assert "the claim must say which" in verdict.finding.numbers
+
+
+def test_a_released_controlnet_is_told_by_its_record() -> None:
+    rows = [{**run(0.5 + i / 100), "training": None, "record": str(i)} for i in range(3)]
+    assert word(claim(), *rows) == "supported"
+
+
+def test_control_of_a_training_that_diverged_is_none_whatever_the_prompts() -> None:
+    lost = {**run(0.0, 2), "outcome": "diverged"}
+    del lost["normalised_control"]
+    mine = [run(0.5, 0, prompts="none"), run(0.52, 1, prompts="none"), run(0.9, 0, prompts="full"), lost]
+    [verdict] = judge([claim(where={"prompts": "none"})], pd.DataFrame(mine))
+    assert verdict.finding.p == pytest.approx(stats.ttest_1samp([0.5, 0.52, 0.0], 0.25).pvalue)
+    than = [run(value, seed, prompts="none", method="lite") for seed, value in enumerate((0.4, 0.45, 0.3))]
+    better = claim(statistic="difference", where={"method": "controlnet", "prompts": "none"}, than={"method": "lite"})
+    [verdict] = judge([better.model_copy(update={"above": 0.0})], pd.DataFrame([*mine, *than]))
+    assert verdict.finding.p == pytest.approx(stats.ttest_rel([0.5, 0.52, 0.0], [0.4, 0.45, 0.3]).pvalue)
 
 
 def test_a_difference_is_paired_by_seed() -> None:

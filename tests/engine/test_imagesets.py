@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmark.base.errors import UserError
-from benchmark.engine.imagesets import PROMPTS, image_path, prompts, read_images, write_image
+from benchmark.engine.imagesets import PROMPTS, image_path, prompts, read_images, shuffled_step, write_image
 
 CAPTIONS = ["a red cube", "a blue cone", "a person", "a green sphere", "two cubes"]
 
@@ -18,6 +18,15 @@ def test_full_and_none_are_the_caption_and_nothing() -> None:
 
 def test_insufficient_is_the_papers_sentence_for_all() -> None:
     assert set(prompts("insufficient", CAPTIONS)) == {"a high-quality, detailed, and professional image"}
+
+
+def test_shuffled_maps_are_never_those_of_the_captions_that_conflict() -> None:
+    for count in range(3, 60):
+        captions = [str(i) for i in range(count)]
+        asked = [int(text) for text in prompts("conflicting", captions)]
+        away = [(i + shuffled_step("conflicting", count)) % count for i in range(count)]
+        assert all(a != b and a != i for i, (a, b) in enumerate(zip(away, asked, strict=True)))
+        assert shuffled_step("full", count) == count // 2
 
 
 def test_conflicting_is_every_caption_once_and_never_with_its_own_sample() -> None:

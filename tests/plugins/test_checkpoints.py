@@ -129,9 +129,9 @@ def test_the_number_of_classes_must_be_the_palettes(segformer: Path, tmp_path: P
     annotator = _made("transformers_seg", segformer)
     assert annotator.num_classes == 150
     with pytest.raises(UserError, match="tells 150 classes apart, but seg holds 7"):
-        registry.check_classes(registry.make(Condition, "seg"), annotator)
+        registry.check_fits(registry.make(Condition, "seg"), annotator)
     seven = _made("transformers_seg", _segformer(tmp_path, 7))
-    registry.check_classes(registry.make(Condition, "seg"), seven)
+    registry.check_fits(registry.make(Condition, "seg"), seven)
     assert registry.make(Condition, "seg").check(seven.annotate(_IMAGES)[0], 96) is None
 
 

@@ -23,6 +23,7 @@ from benchmark.annotators.mlsd import Mlsd
 from benchmark.base.errors import UserError
 from benchmark.base.seeds import Stream
 from benchmark.contracts.plugins import Annotator, Condition, Images, Map
+from benchmark.numbers.pose import keypoint_hits
 from benchmark.scenes.figure import KEYPOINTS
 from benchmark.scenes.splits import example
 
@@ -212,6 +213,23 @@ def test_figures_of_random_weights_are_those_of_the_librarys_body(hub: Path) -> 
         assert (ours[:, 2] == np.where(seen, 2, 0)).all()
         points = [(joint.x, joint.y) for joint in theirs.keypoints if joint is not None]
         assert np.allclose(64 * ours[seen, :2] - 0.5, points, atol=1e-4)
+
+
+def test_a_joint_that_was_not_found_leaves_the_size_of_a_figure_as_it_is() -> None:
+    """Scores tolerate a tenth of the height: one joint at the edge of the picture would let all others pass."""
+    figure = np.full((1, 18, 3), 2.0)
+    figure[0, :, :2] = 400 + 100 * Stream(0, "joints").normal((18, 2)).clip(-1, 1)
+    cut, moved, images = figure.copy(), figure.copy(), np.zeros((1, 512, 512, 3), np.uint8)
+    cut[0, 16] = 0  # an ear
+    moved[..., 1] += 0.3 * np.ptp(figure[0, :, 1])
+    annotator = openpose.Openpose.__new__(openpose.Openpose)
+    object.__setattr__(annotator, "keypoints", 0.3)
+    whole, lacking, away = (annotator.finish(found, images, images) for found in (figure, cut, moved))
+    assert (lacking[0, :, 2] == 2).sum() == 17
+    assert keypoint_hits(lacking, whole) == (17, 17)
+    assert keypoint_hits(lacking, away) == (0, 17)
+    box = [np.ptp(found[0, :, :2], axis=0).prod() for found in (whole, lacking)]
+    assert box[1] <= box[0]
 
 
 class _Drawn(torch.nn.Module):

@@ -65,6 +65,21 @@ def test_clip_score_needs_the_space_it_is_asked_for() -> None:
     assert registry.make(Metric, "clip_score,space=large").needs == ("large", "large_text")
 
 
+def test_a_clip_score_of_another_space_has_another_name() -> None:
+    table = _table(20, 0)
+    columns = {
+        **table.columns,
+        "clip:folder/large": table.columns["clip"][::-1],
+        "clip:folder/large_text": table.columns["clip_text"],
+    }
+    other = Table(table.keys, columns)
+    named = [
+        registry.make(Metric, f"{name},space=clip:folder/large").score(other, other)[0].name
+        for name in ("clip_score", "clip_cosine")
+    ]
+    assert named == ["clip_score-clip:large", "clip_cosine-clip:large"]
+
+
 def test_fd_is_the_distance_of_torchmetrics() -> None:
     generated, reference = _table(300, 0, 0.1), _table(300, 10)
     (score,) = registry.make(Metric, "fd").score(generated, reference)

@@ -1,6 +1,7 @@
 """The hub source on real `datasets` folders: saved to disk, or a repository of Parquet files."""
 
 import json
+import zipfile
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from benchmark.contracts import splitting
 from benchmark.contracts.plugins import Sample
 from benchmark.engine.datasets import BuiltDataset
 from benchmark.sources.hub import Hub
+from benchmark.sources.parquet import Parquet
 
 
 def table(photos: Path, image: str = "image", caption: str = "text", null: int | None = None) -> Dataset:
@@ -108,6 +110,41 @@ def test_as_many_are_held_out_as_asked_for_in_parts(
     assert len({sample.key for samples in read.values() for sample in samples}) == 24
     less = {part.name: part.num_samples for part in islice(Hub(folder, held_out=2).parts(), 3)}
     assert less == {"test-000000": 2, "val-000000": 2, "train-000000": 500}
+
+
+def test_pictures_in_an_archive_are_read_and_those_of_another_are_not(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "zipped").mkdir()
+    files = sorted(path for path in photos.rglob("*.*") if path.suffix in (".png", ".jpg"))
+    with zipfile.ZipFile(tmp_path / "zipped" / "train.zip", "w") as archive:
+        for i, path in enumerate(files):
+            archive.write(path, f"{i}{path.suffix}")
+    source = Hub(str(tmp_path / "zipped"))
+    found = [sample for part in islice(source.parts(), 3) for sample in source.read(part, 64)]
+    assert not [sample.fault for sample in found if sample.fault]
+    assert sorted(sample.image for sample in found) == sorted(path.read_bytes() for path in files)
+    other = f"zip://0{files[0].suffix}::{tmp_path / 'zipped' / 'train.zip'}"
+    assert Hub(str(photos))._bytes({"bytes": None, "path": other}) == (b"", "the image lies outside the dataset")
+    elsewhere = {"bytes": None, "path": "hf://datasets/other/name@0123/train/0.jpg"}
+    assert Hub("user/name")._bytes(elsewhere) == (b"", "the image lies outside the dataset")
+
+
+def test_of_several_captions_the_first_is_taken_and_what_is_none_is_a_fault(photos: Path, tmp_path: Path) -> None:
+    files = sorted(photos.rglob("*.*"))
+    for name, cells in (("list", [["one", "two"], []]), ("struct", [{"a": 1}, {"a": 2}])):
+        rows = {
+            "image": [{"bytes": path.read_bytes(), "path": None} for path in files],
+            "text": [cells[i % 2] for i in range(24)],
+        }
+        data = Dataset.from_dict(rows).cast_column("image", Image())
+        folder = repository(data, tmp_path / name)
+        for source in (Hub(str(folder)), Parquet(str(folder / "data"))):
+            samples = [sample for part in islice(source.parts(), 3) for sample in source.read(part, 64)]
+            if name == "list":
+                assert {sample.caption for sample in samples} == {"one", None}
+            else:
+                assert {sample.fault for sample in samples} == {
+                    "the caption cannot be read (a caption is a text, not dict)"
+                }
 
 
 def test_a_missing_validation_split_is_taken_out_of_training(photos: Path, tmp_path: Path) -> None:

@@ -86,6 +86,7 @@ def test_a_recipe_builds_a_small_data_set_of_its_layout(
     source = registry.make(Source, form(name).source)
     place = LAYOUTS[name](layouts, tmp_path / "laion" if name == "laion-canny" else tmp_path / "data")
     words = [name, "--size", "1", "--resolution", "40", "--workers", "1", "--report", "leakage,exact_duplicate"]
+    words += ["--drop", "too_small=1"]  # the pictures here are small
     if name != "laion-canny":  # the others would be fetched
         local = {**registry.describe(source), "path": str(place), "revision": None}
         words += ["--source", registry.spec(registry.remake(Source, local))]
@@ -159,7 +160,8 @@ def test_the_plan_of_a_recipe_is_that_of_the_words_it_stands_for(
     layouts.img2dataset_tars(tmp_path / "tars")
     words = ["--source", f"webdataset:{tmp_path}/tars,caption=txt", "--dry-run"]
     plans = []
-    for others in (["laion-canny"], ["--cond", "canny", "--annotator", "canny", "--resolution", "512"]):
+    typed = ["--cond", "canny", "--annotator", "canny", "--resolution", "512", "--drop", "too_small=256"]
+    for others in (["laion-canny"], typed):
         assert build.main([*others, *words]) == 0
         plans.append(json.loads(capsys.readouterr().out)["plan"])
     assert plans[0] == plans[1]
