@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmark.base.console import say
 from benchmark.base.errors import UserError
 from benchmark.base.files import create_once, difference, read_sealed, refuse_foreign, replace_file, sealed_json
 from benchmark.base.forms import checked
@@ -81,6 +82,8 @@ def provenance(command: str) -> dict[str, Any]:
 def held(folder: Path) -> Iterator[None]:
     """Keep other processes from the same work in a folder; the lock goes with the process, however it ends.
 
+    Some file systems of clusters know no locks: there it is said, and the work goes on.
+
     Raises:
         UserError: Another process is at it.
     """
@@ -89,6 +92,8 @@ def held(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"another process works in {folder}; wait for it, or give another --out") from None
+        except OSError as error:
+            say(f"{folder} cannot be locked ({error.strerror}): see to it that one process alone works there")
         yield
 
 

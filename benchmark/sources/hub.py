@@ -238,7 +238,7 @@ class Hub(Source):
         if not inside:
             return b"", "the image lies outside the dataset"
         try:
-            with fsspec.open(url, "rb") as file:
+            with _opened(url) as file:
                 return bytes(file.read()), None
         except (OSError, ValueError, KeyError) as error:
             return b"", f"cannot be read ({error})"
@@ -247,6 +247,20 @@ class Hub(Source):
         """Return a cell as it is encoded, a picture that lies in a file of its own as its bytes, and what is wrong."""
         is_picture = isinstance(value, dict) and {"bytes", "path"} <= {*value}
         return self._bytes(value) if is_picture else (as_cell(value), None)
+
+
+def _opened(url: str) -> Any:
+    inside, _, container = url.partition("::")
+    if not container:
+        return fsspec.open(url, "rb")
+    protocol, _, member = inside.partition("://")
+    return _archive(protocol, container).open(member, "rb")
+
+
+@lru_cache(maxsize=4)
+def _archive(protocol: str, container: str) -> Any:
+    """Return an archive, whose list of members is read once."""
+    return fsspec.filesystem(protocol, fo=container)
 
 
 class _Stream:

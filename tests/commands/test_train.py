@@ -1,5 +1,6 @@
 """Training as a command: signals at any moment, a full disk, a tracker that watches, several processes."""
 
+import errno
 import json
 import random
 import re
@@ -162,6 +163,17 @@ def test_two_processes_do_not_train_one_run(pairs: Path, tmp_path: Path, capsys:
         assert train.main(command(pairs, run)) == 2
     assert "another process works in" in capsys.readouterr().err
     assert train.main(command(pairs, run)) == 0
+
+
+def test_where_nothing_can_be_locked_it_is_said_and_the_run_goes_on(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def unknown(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(runs.fcntl, "flock", unknown)
+    assert train.main(command(pairs, tmp_path / "run")) == 0
+    assert "cannot be locked (Function not implemented)" in capsys.readouterr().out
 
 
 def test_a_folder_with_a_record_that_was_broken_off_in_writing_is_begun_again(tmp_path: Path) -> None:
