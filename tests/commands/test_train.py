@@ -1,6 +1,7 @@
 """Training as a command: signals at any moment, a full disk, a tracker that watches, several processes."""
 
 import errno
+import fcntl
 import json
 import random
 import re
@@ -171,7 +172,7 @@ def test_where_nothing_can_be_locked_it_is_said_and_the_run_goes_on(
     def unknown(*_: object) -> None:
         raise OSError(errno.ENOSYS, "Function not implemented")
 
-    monkeypatch.setattr(runs.fcntl, "flock", unknown)
+    monkeypatch.setattr(fcntl, "flock", unknown)
     assert train.main(command(pairs, tmp_path / "run")) == 0
     assert "cannot be locked (Function not implemented)" in capsys.readouterr().out
 
