@@ -31,6 +31,7 @@ from benchmark.contracts.plugins import Cell, Part, Sample, Source
 from benchmark.contracts.splitting import HELD_OUT, PART, held_out_share, in_parts
 
 _CAPTION_COLUMNS = ("text", "caption", "prompt")
+_ARCHIVES = ("zip", "tar")  # protocols of fsspec
 _OWN_SPLITS = {"train": ("train",), "val": ("validation", "val", "dev"), "test": ("test",)}
 
 
@@ -226,35 +227,34 @@ class Hub(Source):
             return b"", f"cannot be read ({error})"
 
     def _fetched(self, url: str) -> tuple[bytes, str | None]:
-        """Return the picture at the address that a streamed repository gives it: in an archive, or on the hub.
+        """Return the picture at the address that a streamed repository gives it: on the hub, or in an archive.
 
-        ``zip://0.png::/folder/train.zip`` lies in the archive at its end, which has to be the dataset's own.
+        ``zip://0.png::/folder/train.zip`` lies in the archive at its end. That has to be the dataset's own, and nothing
+        but an archive is opened in its name: a table may name any place.
         """
-        container = url.rpartition("::")[2]
-        own = f"hf://datasets/{self.path}"
-        inside = container.startswith((f"{own}@", f"{own}/")) or (
-            "://" not in container and Path(container).resolve().is_relative_to(Path(self.path).resolve())
-        )
-        if not inside:
+        inside, _, archive = url.partition("::")
+        protocol, _, member = inside.partition("://")
+        if not self._owns(archive or url) or (archive and protocol not in _ARCHIVES):
             return b"", "the image lies outside the dataset"
         try:
-            with _opened(url) as file:
+            with _archive(protocol, archive).open(member, "rb") if archive else fsspec.open(url, "rb") as file:
                 return bytes(file.read()), None
         except (OSError, ValueError, KeyError) as error:
             return b"", f"cannot be read ({error})"
+
+    def _owns(self, place: str) -> bool:
+        """Whether a file, by its path or its address on the hub, is one of the dataset's."""
+        own = f"hf://datasets/{self.path}"
+        if place.startswith((f"{own}@", f"{own}/")):
+            return ".." not in place and "::" not in place
+        return (
+            "://" not in place and "::" not in place and Path(place).resolve().is_relative_to(Path(self.path).resolve())
+        )
 
     def _cell(self, value: Any) -> tuple[Cell, str | None]:
         """Return a cell as it is encoded, a picture that lies in a file of its own as its bytes, and what is wrong."""
         is_picture = isinstance(value, dict) and {"bytes", "path"} <= {*value}
         return self._bytes(value) if is_picture else (as_cell(value), None)
-
-
-def _opened(url: str) -> Any:
-    inside, _, container = url.partition("::")
-    if not container:
-        return fsspec.open(url, "rb")
-    protocol, _, member = inside.partition("://")
-    return _archive(protocol, container).open(member, "rb")
 
 
 @lru_cache(maxsize=4)

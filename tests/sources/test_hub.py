@@ -124,8 +124,18 @@ def test_pictures_in_an_archive_are_read_and_those_of_another_are_not(photos: Pa
     assert sorted(sample.image for sample in found) == sorted(path.read_bytes() for path in files)
     other = f"zip://0{files[0].suffix}::{tmp_path / 'zipped' / 'train.zip'}"
     assert Hub(str(photos))._bytes({"bytes": None, "path": other}) == (b"", "the image lies outside the dataset")
-    elsewhere = {"bytes": None, "path": "hf://datasets/other/name@0123/train/0.jpg"}
-    assert Hub("user/name")._bytes(elsewhere) == (b"", "the image lies outside the dataset")
+    own, secret = tmp_path / "zipped" / "train.zip", tmp_path / "secret"
+    secret.write_bytes(b"secret")
+    for place in (
+        f"file://{secret}::{own}",
+        f"file://{secret}",
+        f"zip://a::{secret}",
+        f"zip://a::file://{secret}::{own}",
+    ):
+        assert source._bytes({"bytes": None, "path": place}) == (b"", "the image lies outside the dataset")
+    for name in ("other/name@0123", "user/name-2@0123", "user/name@0123/../../x"):
+        elsewhere = {"bytes": None, "path": f"hf://datasets/{name}/train/0.jpg"}
+        assert Hub("user/name")._bytes(elsewhere) == (b"", "the image lies outside the dataset")
 
 
 def test_of_several_captions_the_first_is_taken_and_what_is_none_is_a_fault(photos: Path, tmp_path: Path) -> None:
