@@ -12,6 +12,7 @@ from benchmark.base.errors import UserError, did_you_mean
 from benchmark.numbers.inverse_depth import over_greatest
 
 SCALES = ("relative", "metres")
+_LEAST = 1e-3  # metres; a depth of none could not be divided by
 _LARGEST = np.float32(65.535)  # metres that a depth map can hold
 _METRIC_FAMILIES = ("depth_pro", "glpn", "zoedepth")
 
@@ -20,12 +21,9 @@ _METRIC_FAMILIES = ("depth_pro", "glpn", "zoedepth")
 class TransformersDepth(Checkpoint):
     """Maps of `depth` where the checkpoint knows metres, of `relative_depth` where it does not.
 
-    Metres: values beyond 65.535 m become that. Relative: the checkpoint's output over its greatest; the conditioning
-    image is that output stretched to black and white, as the ControlNet authors show it.
-
-    Attributes:
-        scale: "relative" or "metres"; by default what the kind of model says (DPT is relative unless built on DINOv2,
-            which may be either and has to be told; Depth Anything says it itself; DepthPro, GLPN, ZoeDepth are metric).
+    Metres: values beyond 65.535 m become that, those below a millimetre a millimetre. Relative: the checkpoint's output
+    over its greatest; the conditioning image is that output stretched to black and white, as the ControlNet authors
+    show it.
     """
 
     scale: str | None = None
@@ -60,7 +58,7 @@ class TransformersDepth(Checkpoint):
         padded = {"source_sizes": sizes} if self._config.model_type == "zoedepth" else {}
         found = self._processor.post_process_depth_estimation(outputs, target_sizes=sizes, **padded)
         raw = [each["predicted_depth"].float().cpu().numpy() for each in found]
-        return [over_greatest(each) if self._scale == "relative" else np.clip(each, 0, _LARGEST) for each in raw]
+        return [over_greatest(each) if self._scale == "relative" else np.clip(each, _LEAST, _LARGEST) for each in raw]
 
 
 def _own_scale(config: Any) -> str | None:

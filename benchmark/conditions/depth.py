@@ -60,11 +60,11 @@ class Depth(Condition):
         """Return a 16-bit grey PNG of millimetres.
 
         Raises:
-            ValueError: A depth is negative, not finite or beyond 65.535 m.
+            ValueError: A depth is below a millimetre, which would be stored as none, not finite or beyond 65.535 m.
         """
         levels = np.rint(map_.array / _STEP)
-        if not (np.isfinite(levels).all() and levels.min() >= 0 and levels.max() <= 65535):
-            raise ValueError("a depth map holds values outside 0 to 65.535 m")
+        if not (np.isfinite(levels).all() and levels.min() >= 1 and levels.max() <= 65535):
+            raise ValueError("a depth map holds values outside 0.001 to 65.535 m")
         return encode_png(levels.astype(np.uint16))
 
     def decode(self, data: bytes) -> Map:

@@ -511,9 +511,9 @@ def test_depth_is_bright_near_and_dark_far() -> None:
     assert registry.make(Condition, "depth").render(Map(np.full((8, 8), 3, np.float32)), 8).max() == 0
 
 
-@pytest.mark.parametrize("value", [-1.0, 66.0, np.nan])
+@pytest.mark.parametrize("value", [-1.0, 0.0, 66.0, np.nan])
 def test_depth_out_of_range_is_refused(value: float) -> None:
-    with pytest.raises(ValueError, match=r"outside 0 to 65\.535 m"):
+    with pytest.raises(ValueError, match=r"outside 0\.001 to 65\.535 m"):
         registry.make(Condition, "depth").encode(Map(np.full((4, 4), value, np.float32)))
 
 
