@@ -178,7 +178,7 @@ def test_any_clip_gives_the_vectors_of_its_own_model(released_clip: Path) -> Non
     table = Table(tuple("abcdef"), {"clip:x": encoder.encode(images), "clip:x_text": encoder.encode_texts(texts)})
     for name, scale in (("clip_score", 100), ("clip_cosine", 1)):
         (score,) = registry.make(Metric, f"{name},space=clip:x").score(table, table)
-        assert score.name == name
+        assert score.name == f"{name}-clip:x"
         assert score.value == pytest.approx(scale * float(cosines.mean()), rel=1e-4)
 
 
