@@ -73,8 +73,9 @@ def evaluate(form: Evaluate) -> Path:
     path = record_path(form.results, name, kind, question.method, question.evaluation_id)
     generated, no_control = (imagesets.image_sets(folder, reference.keys) for folder in (form.images, floor))
     if path.exists():
-        _refuse_other_images(read_record(path), _contents(generated, no_control), path)
-        _say_scores(read_record(path), condition, path)
+        known = read_record(path)
+        _refuse_other_images(known, _contents(generated, no_control), path)
+        _say_scores(known, condition, path)
         say("they were already scored")
         return path
     base = load_base(config["base"]["name"])

@@ -37,3 +37,11 @@ def as_caption(value: Any) -> str | None:
     if isinstance(value, int | float):
         return str(value)
     raise ValueError(f"a caption is a text, not {type(value).__name__}")
+
+
+def caption_cell(value: Any) -> tuple[str | None, str | None]:
+    """Return the text of a caption's cell, and why it could not be read; either may be None."""
+    try:
+        return as_caption(value), None
+    except ValueError as error:
+        return None, f"the caption cannot be read ({error})"

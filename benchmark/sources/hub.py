@@ -26,7 +26,7 @@ from pyarrow import ArrowException
 from benchmark.base.errors import UserError, did_you_mean, first_line
 from benchmark.base.files import canonical_json, sha256, sha256_file
 from benchmark.base.seeds import hash64
-from benchmark.contracts.cells import as_caption, as_cell
+from benchmark.contracts.cells import as_cell, caption_cell
 from benchmark.contracts.plugins import Cell, Part, Sample, Source
 from benchmark.contracts.splitting import HELD_OUT, PART, held_out_share, in_parts
 
@@ -157,11 +157,8 @@ class Hub(Source):
         (split, start, stop), *places = part.where
         for index, row in self._rows(split, start, stop, places, columns):
             data, fault = self._bytes(row[self.image])
-            text = None
-            try:
-                text = as_caption(row[self._caption_column]) if self._caption_column else None
-            except ValueError as error:
-                fault = fault or f"the caption cannot be read ({error})"
+            text, unread = caption_cell(row[self._caption_column] if self._caption_column else None)
+            fault = fault or unread
             cells = {}
             for column in columns:
                 cells[column], lost = self._cell(row[column])

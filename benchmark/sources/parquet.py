@@ -10,7 +10,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from benchmark.base.errors import UserError, did_you_mean, first_line
-from benchmark.contracts.cells import as_caption, as_cell, picture_bytes
+from benchmark.contracts.cells import as_cell, caption_cell, picture_bytes
 from benchmark.contracts.plugins import Part, Sample, Source
 from benchmark.contracts.splitting import HELD_OUT, Files, matching
 
@@ -73,11 +73,8 @@ class Parquet(Source):
             caption = self.caption or next((n for n in _CAPTIONS if n in _open(path).schema_arrow.names), None)
             wanted = [column for column in (self.image, caption, *columns) if column]
             for number, row, fault in _rows(path, places, wanted):
-                text = None
-                try:
-                    text = as_caption(row[caption]) if caption and not fault else None
-                except ValueError as error:
-                    fault = f"the caption cannot be read ({error})"
+                text, unread = caption_cell(row[caption] if caption and not fault else None)
+                fault = fault or unread
                 key = f"{label}/{number:08d}"
                 data = b"" if fault else picture_bytes(row[self.image])
                 cells = {} if fault else {column: as_cell(row[column]) for column in columns}
