@@ -22,6 +22,7 @@ from benchmark.engine.analysis import Dial, comparisons, dials, dirt, together
 from benchmark.engine.board import Section, counted, sections
 from benchmark.engine.cells import ANCHORS, Cell, Row
 from benchmark.engine.claims import Verdict, judge, read_claims
+from benchmark.engine.executors import beside
 from benchmark.engine.pages import DatasetPage, StudyPage, dataset_pages, study_pages
 from benchmark.engine.records import read_beside, read_failures, read_invalidated, read_records
 from benchmark.engine.studies import read_studies
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 _TEMPLATES = Path(__file__).parent / "board"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_DIGITS = "%.8g"  # more than a score has
 CLAIMS = Path(__file__).parent / "claims.toml"
 
 
@@ -222,9 +224,8 @@ def _csv(table: "pd.DataFrame") -> bytes:
         return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
     words = table.select_dtypes(exclude="number").columns
-    text: str = (
-        table.assign(**{name: table[name].map(inert) for name in words}).rename(columns=inert).to_csv(index=False)
-    )
+    tame = table.assign(**{name: table[name].map(inert) for name in words}).rename(columns=inert)
+    text: str = tame.to_csv(index=False, float_format=_DIGITS)
     return text.encode()
 
 
@@ -251,23 +252,41 @@ def _environment(finalize: Callable[[object], object] | None = None) -> jinja2.E
     return environment
 
 
-def write_site(board: Board, folder: Path) -> None:
-    """Write a page for each record, dataset and study, and last of all `index.html`; opens from disk, offline."""
+def write_board(board: Board, path: Path, site: Path) -> bytes:
+    """Write the Markdown board, the CSV file beside it, and the site; return the Markdown.
+
+    The site opens from disk, offline; its `index.html` is written last of all.
+    """
+    (site / "pictures").mkdir(parents=True, exist_ok=True)
+    with beside(lambda: _write_records(board, site)):  # a third of the work
+        text = markdown(board).encode()
+        replace_file(path, text)
+        replace_file(path.parent / "leaderboard.csv", _csv(board.table))
+        index = _write_pages(board, site)
+    replace_file(site / "index.html", index.encode())
+    return text
+
+
+def _write_pages(board: Board, folder: Path) -> str:
+    """Write a page for each dataset and study, and what pages share; return the page that leads to them."""
     environment = _environment()
-    (folder / "pictures").mkdir(parents=True, exist_ok=True)
-    for dataset in board.datasets:
-        for section in dataset.sections:
-            _write_records(environment, section, dataset, board.studies, folder)
     pages = [("dataset", dataset) for dataset in board.datasets] + [("study", study) for study in board.studies]
     for kind, page in pages:
         html = environment.get_template(f"{kind}.html").render({kind: page})
         replace_file(folder / page.page, html.encode())
     _write_scripts(folder)
-    index = environment.get_template("index.html").render(board=board)
-    replace_file(folder / "index.html", index.encode())
+    return environment.get_template("index.html").render(board=board)
 
 
-def _write_records(
+def _write_records(board: Board, folder: Path) -> None:
+    """Write a page for each record."""
+    environment = _environment()
+    for dataset in board.datasets:
+        for section in dataset.sections:
+            _write_section(environment, section, dataset, board.studies, folder)
+
+
+def _write_section(
     environment: jinja2.Environment, section: Section, dataset: DatasetPage, studies: list[StudyPage], folder: Path
 ) -> None:
     page = environment.get_template("record.html")
@@ -331,16 +350,13 @@ def leaderboard(form: Leaderboard) -> bool:
             f"{form.results} holds no record; make one with python -m benchmark.evaluate --results {form.results}"
         )
     board = _board(records, list(read_failures(form.results).values()), form.results)
-    text, path = markdown(board).encode(), form.results / "README.md"
-    current = path.exists() and path.read_bytes() == text
+    path, site = form.results / "README.md", form.html or form.results / "site"
+    before = path.read_bytes() if path.exists() else None
     if form.check:
-        return current
-    site = form.html or form.results / "site"
-    replace_file(path, text)
-    replace_file(form.results / "leaderboard.csv", _csv(board.table))
-    write_site(board, site)
+        return before == markdown(board).encode()
+    after = write_board(board, path, site)
     say(f"board: {path}, {form.results / 'leaderboard.csv'} and {site / 'index.html'}")
-    return current
+    return before == after
 
 
 def _board(records: dict[Path, Record], failures: list[Failure], results: Path) -> Board:

@@ -5,6 +5,7 @@ An item may be done twice, where a process was lost or is slow to end: what a fu
 
 import os
 import platform
+import signal
 import tempfile
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from itertools import islice
 from math import ceil
 from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Thread
 from typing import Any, TypeVar
@@ -67,6 +69,55 @@ def _end_with_parent() -> None:
         os._exit(1)
 
     Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def beside(function: Callable[[], None]) -> Iterator[None]:
+    """Run a function in a process of its own while the body runs here, and raise what it raised.
+
+    The process is a fork: it sees all that this one holds, without a copy. Where there is no fork (Windows), or it is
+    unsafe (macOS), the function runs here, before the body.
+
+    Args:
+        function: What to run; it leaves files, and nothing else that is seen here.
+
+    Raises:
+        UserError: What the function found wrong, or that its process was ended from outside.
+    """
+    if platform.system() != "Linux":
+        function()
+        yield
+        return
+    context = get_context("fork")
+    answer, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(function, theirs))
+    process.start()
+    theirs.close()
+    try:
+        yield
+        error = answer.recv()
+    except EOFError:
+        raise UserError(
+            "a process was ended from outside, as where memory runs out; run the same command again"
+        ) from None
+    finally:
+        process.kill()  # it has answered, or nobody waits for its answer any more
+        process.join()
+        process.close()
+        answer.close()
+    if error is not None:
+        raise error
+
+
+def _answer(function: Callable[[], None], answer: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and ends this process
+    _end_with_parent()
+    try:
+        function()
+    except Exception as error:
+        answer.send(error)
+    else:
+        answer.send(None)
 
 
 def run_ray(function: Callable[[T], R], items: Sequence[T], workers: int | None, warm: bool = False) -> Iterator[R]:
