@@ -1,18 +1,20 @@
 """Mixed precision: torch's autocast, less the kernels that are slower in bfloat16 than in single precision."""
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, TypeVar
 
 import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
 Network = TypeVar("Network", bound=nn.Module)
 
 MIXED_PRECISION = ("no", "bf16")
+_PRODUCTS = {torch.conv2d, nn.functional.linear, torch.matmul, torch.bmm, torch.baddbmm}
 
 
 @contextmanager
@@ -22,7 +24,8 @@ def mixed_precision(name: str, *models: nn.Module) -> Iterator[None]:
     With "bf16" convolutions and products are in bfloat16, weights, sums and group norms in single precision. On a CPU
     torch's group norm takes three times as long in bfloat16 and the backward pass of its fused attention seven times:
     norms get single precision, attention is computed in plain products; by diffusers in its own networks, since torch
-    looks for masked rows in every softmax (docs/LOG.md).
+    looks for masked rows in every softmax (docs/LOG.md). A processor without instructions for bfloat16 multiplies the
+    rounded numbers in single precision: torch's own kernels would take ten times as long there.
     """
     if name == "no":
         yield
@@ -31,11 +34,37 @@ def mixed_precision(name: str, *models: nn.Module) -> Iterator[None]:
     norms = [module for model in models for module in model.modules() if isinstance(module, nn.GroupNorm)]
     hooks = [norm.register_forward_pre_hook(_as_single) for norm in norms]
     try:
-        with torch.autocast(device, torch.bfloat16), _plain_attention(models) if device == "cpu" else nullcontext():
+        with torch.autocast(device, torch.bfloat16), ExitStack() as stack:
+            if device == "cpu":
+                stack.enter_context(_plain_attention(models))
+            if device == "cpu" and not has_bfloat16():
+                stack.enter_context(_RoundedProducts())
             yield
     finally:
         for hook in hooks:
             hook.remove()
+
+
+class _RoundedProducts(TorchFunctionMode):
+    """Products of bfloat16 as autocast means them, computed in single precision: factors and results are rounded."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        named = dict(kwargs or {})
+        if func not in _PRODUCTS:
+            return func(*args, **named)
+        with torch.autocast("cpu", enabled=False):
+            product: Tensor = func(*map(_rounded, args), **{name: _rounded(value) for name, value in named.items()})
+            return product.bfloat16()
+
+
+def _rounded(value: object) -> object:
+    return value.bfloat16().float() if isinstance(value, Tensor) else value
 
 
 @contextmanager
@@ -80,6 +109,12 @@ def layout_for(name: str, device: torch.device) -> torch.memory_format:
 def has_tiles() -> bool:
     """Whether the processor multiplies matrices of bfloat16 in tiles (AMX)."""
     return bool(torch.cpu._is_amx_tile_supported())
+
+
+def has_bfloat16() -> bool:
+    """Whether the processor has instructions for bfloat16 that torch's convolutions and products use (AVX-512)."""
+    built_in: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return built_in and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _as_single(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:

@@ -62,9 +62,46 @@ def test_norms_see_single_precision_within_and_nothing_is_left_behind(base: Base
     assert not torch.is_autocast_enabled("cpu")
 
 
+def test_without_instructions_for_bfloat16_training_is_nearly_the_same(
+    base: Base, control: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for has in (True, False):
+        monkeypatch.setattr(precision, "has_bfloat16", lambda has=has: has)
+        found.append(gradient(base, control, "bf16"))
+    (value, gradients), (rounded, others) = found
+    assert rounded == pytest.approx(value, rel=1e-3)
+    assert torch.nn.functional.cosine_similarity(gradients, others, dim=0) > 0.99
+
+
+def test_without_instructions_for_bfloat16_factors_and_products_are_rounded(
+    base: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "has_bfloat16", lambda: False)
+    draw = torch.Generator().manual_seed(0)
+    x, layer = torch.randn(2, 8, 16, 16, generator=draw), nn.Conv2d(8, 4, 3)
+    a, b = torch.randn(3, 5, 7, generator=draw), torch.randn(3, 7, 2, generator=draw)
+    with mixed_precision("bf16", base.unet):
+        found = [layer(x), torch.bmm(a, b), a @ b, nn.functional.linear(a, b[0].T)]
+    assert {product.dtype for product in found} == {torch.bfloat16}
+
+    def exact(value: torch.Tensor) -> torch.Tensor:
+        return value.detach().bfloat16().double()
+
+    weight, bias = exact(layer.weight), exact(layer.bias) if layer.bias is not None else None
+    products = exact(a) @ exact(b)
+    wanted = [nn.functional.conv2d(exact(x), weight, bias), products, products, exact(a) @ exact(b[0])]
+    for product, true in zip(found, wanted, strict=True):
+        torch.testing.assert_close(product.double(), true, rtol=2**-8, atol=1e-4)  # half a unit of its last bit
+
+
+@pytest.mark.parametrize("has", {precision.has_bfloat16(), False})
 @pytest.mark.parametrize("method", [Controlnet(), Controlnet(unlocked=True), T2IAdapter()], ids=str)
-def test_the_frozen_copy_computes_the_same_bits(base: Base, method: Method, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_frozen_copy_computes_the_same_bits(
+    base: Base, method: Method, has: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(precision, "has_tiles", lambda: False)
+    monkeypatch.setattr(precision, "has_bfloat16", lambda: has)
     control = loud(method, base)
     faster = replace(base, unet=frozen_for("bf16", base.unet))
     (value, gradients), (sooner, others) = (gradient(one, control, "bf16") for one in (base, faster))
