@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 _TEMPLATES = Path(__file__).parent / "board"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-_DIGITS = "%.8g"  # more than a score has
 CLAIMS = Path(__file__).parent / "claims.toml"
 
 
@@ -225,7 +224,7 @@ def _csv(table: "pd.DataFrame") -> bytes:
 
     words = table.select_dtypes(exclude="number").columns
     tame = table.assign(**{name: table[name].map(inert) for name in words}).rename(columns=inert)
-    text: str = tame.to_csv(index=False, float_format=_DIGITS)
+    text: str = tame.to_csv(index=False)
     return text.encode()
 
 
