@@ -328,11 +328,15 @@ def _write_scripts(folder: Path) -> None:
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Look for no cycles: every record is kept to the end, and to go through all of them takes a fifth of the time."""
+    """Look for no cycles: every record is kept to the end, and to go through all of them takes a fifth of the time.
+
+    Nor when the process ends: what there is by then is never looked at again, which a caller that goes on has to bear.
+    """
     gc.disable()
     try:
         yield
     finally:
+        gc.freeze()
         gc.enable()
 
 
