@@ -14,7 +14,7 @@ from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 from benchmark.base.errors import UserError, first_line
 from benchmark.base.files import canonical_json, sha256, sha256_file
 from benchmark.contracts.plugins import Encoder, Images
-from benchmark.engine.pretrained import UNREADABLE, load_whole, quiet_libraries
+from benchmark.engine.pretrained import UNREADABLE, hash_weights, load_whole, quiet_libraries
 from benchmark.scenes.models import CLIP_FOLDER
 
 _BATCH = 64
@@ -56,9 +56,11 @@ class Clip(Encoder):
             raise UserError(f'no CLIP "{self.model}" ({reason}); give a hub id or a folder: clip:PLACE') from None
 
     def identity(self) -> dict[str, str]:
-        """Return the name of the space and the hashes of its weights (or hub id and commit) and its vocabulary."""
+        """Return the name of the space and the hashes of its weights and its vocabulary."""
         weights = Path(self._folder) / "model.safetensors"
-        digest = sha256_file(weights) if weights.exists() else f"{self.model}@{self._clip.config._commit_hash}"
+        digest = (
+            sha256_file(weights) if weights.exists() else hash_weights(self._clip)
+        )  # of the hub, or in several files
         vocabulary = sha256(canonical_json(self._tokenizer.get_vocab()))
         name = Path(self.model).name if Path(self.model).is_dir() else self.model
         return {"space": f"clip-{name}", "weights_sha256": digest, "vocabulary_sha256": vocabulary}

@@ -189,6 +189,22 @@ def test_the_folder_of_a_clip_stays_out_of_its_identity_and_its_hash_does_not(re
     assert str(released_clip.parent) not in str(identity)
 
 
+def test_a_clip_in_several_files_is_told_apart_by_all_of_them(released_clip: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "clip-tiny"
+    shutil.copytree(released_clip, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    model, found = CLIPModel.from_pretrained(released_clip), []
+    for _ in range(2):
+        model.save_pretrained(folder, max_shard_size="20KB")
+        encoder = registry.make(Encoder, f"clip:{folder}")
+        found.append((encoder.identity(), encoder.encode(_images()[:2])))
+        with torch.no_grad():
+            model.visual_projection.weight[0, 0] += 1
+    assert len(list(folder.glob("*.safetensors"))) > 1
+    (before, vectors), (after, _) = found
+    assert np.array_equal(vectors, registry.make(Encoder, f"clip:{released_clip}").encode(_images()[:2]))
+    assert before["weights_sha256"] != after["weights_sha256"]
+
+
 class Improved(nn.Module):
     """The improved predictor as its own code defines it, for vectors of 24 numbers."""
 
