@@ -160,8 +160,15 @@ def _values(cells: Mapping[float, Cell]) -> dict[float, tuple[float, ...]]:
 
 @dataclass(frozen=True)
 class Together:
-    """Cells of one recipe on every condition and under every prompt setting of some sections: each is a task."""
+    """Cells of one recipe on every condition and under every prompt setting of some sections: each is a task.
 
+    Attributes:
+        first: One of the cells, to put recipes in an order by.
+        name: What is different about it.
+        tasks: Control of the runs of every cell.
+    """
+
+    first: Cell
     name: str
     tasks: tuple[tuple[float, ...], ...]
 
@@ -186,5 +193,5 @@ def together(sections: Iterable[Section]) -> list[Together]:
                 found[recipe_of(cell.trained, cell.method, but=("condition",))].append(cell)
     whole = [cells for cells in found.values() if len(cells) == len(board)]
     labels = names([cells[0] for cells in whole])
-    made = [Together(label, tuple(map(_enough, cells))) for label, cells in zip(labels, whole, strict=True)]
+    made = [Together(cells[0], label, tuple(map(_enough, cells))) for label, cells in zip(labels, whole, strict=True)]
     return sorted(made, key=lambda one: -iqm(one.values))

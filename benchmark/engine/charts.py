@@ -127,7 +127,7 @@ def profile_chart(sections: Iterable[Section]) -> str | None:
         return None
     chart = _chart(_CONTROL, "share of runs above")
     levels = np.linspace(0, max(1.0, *(recipe.values.max() for recipe in recipes)), 101)
-    for i, recipe in enumerate(recipes):
+    for i, recipe in enumerate(sorted(recipes, key=lambda one: _order(one.first))):  # the colours of the other charts
         found = profile(recipe.tasks, levels)
         bounds = list(zip(found.low.tolist(), found.high.tolist(), strict=True))
         _line(chart, recipe.name, i, levels.tolist(), found.shares.tolist(), bounds, stepped=True)
@@ -150,7 +150,11 @@ def _whole(family: Family) -> dict[float, Cell]:
 
 
 def _ordered(section: Section) -> list[Cell]:
-    return sorted(section.cells, key=lambda cell: (cell.method, cell.pairs or 0))
+    return sorted(section.cells, key=_order)
+
+
+def _order(cell: Cell) -> tuple[str, int]:
+    return cell.method, cell.pairs or 0
 
 
 def _curve(cell: Cell, section: Section) -> Mapping[int, list[float]]:
