@@ -1,7 +1,7 @@
 """Mixed precision: torch's autocast, less the kernels that are slower in bfloat16 than in single precision."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
@@ -9,12 +9,19 @@ import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 Network = TypeVar("Network", bound=nn.Module)
 
 MIXED_PRECISION = ("no", "bf16")
-_PRODUCTS = {torch.conv2d, nn.functional.linear, torch.matmul, torch.bmm, torch.baddbmm}
+_PRODUCTS = {
+    torch.ops.aten.convolution.default,
+    torch.ops.aten.convolution_backward.default,
+    torch.ops.aten.mm.default,
+    torch.ops.aten.addmm.default,
+    torch.ops.aten.bmm.default,
+    torch.ops.aten.baddbmm.default,
+}
 
 
 @contextmanager
@@ -38,17 +45,17 @@ def mixed_precision(name: str, *models: nn.Module) -> Iterator[None]:
             if device == "cpu":
                 stack.enter_context(_plain_attention(models))
             if device == "cpu" and not has_bfloat16():
-                stack.enter_context(_RoundedProducts())
+                stack.enter_context(_SinglePrecisionProducts())  # type: ignore[no-untyped-call]
             yield
     finally:
         for hook in hooks:
             hook.remove()
 
 
-class _RoundedProducts(TorchFunctionMode):
-    """Products of bfloat16 as autocast means them, computed in single precision: factors and results are rounded."""
+class _SinglePrecisionProducts(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Convolutions and products of bfloat16, and their backward passes, computed in single precision and rounded."""
 
-    def __torch_function__(
+    def __torch_dispatch__(
         self,
         func: Callable[..., Any],
         types: Sequence[type],
@@ -56,15 +63,15 @@ class _RoundedProducts(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         named = dict(kwargs or {})
-        if func not in _PRODUCTS:
+        if func not in _PRODUCTS or args[0].dtype != torch.bfloat16:
             return func(*args, **named)
-        with torch.autocast("cpu", enabled=False):
-            product: Tensor = func(*map(_rounded, args), **{name: _rounded(value) for name, value in named.items()})
-            return product.bfloat16()
+        with torch.autocast("cpu", enabled=False):  # or it would put them in bfloat16 again
+            found = func(*_in(torch.float32, args), **named)
+        return found.bfloat16() if isinstance(found, Tensor) else _in(torch.bfloat16, found)
 
 
-def _rounded(value: object) -> object:
-    return value.bfloat16().float() if isinstance(value, Tensor) else value
+def _in(dtype: torch.dtype, values: Iterable[object]) -> tuple[object, ...]:
+    return tuple(value.to(dtype) if isinstance(value, Tensor) else value for value in values)
 
 
 @contextmanager
