@@ -58,9 +58,8 @@ class Clip(Encoder):
     def identity(self) -> dict[str, str]:
         """Return the name of the space and the hashes of its weights and its vocabulary."""
         weights = Path(self._folder) / "model.safetensors"
-        digest = (
-            sha256_file(weights) if weights.exists() else hash_weights(self._clip)
-        )  # of the hub, or in several files
+        # a model of the hub, or one in several files, is told by its tensors
+        digest = sha256_file(weights) if weights.exists() else hash_weights(self._clip)
         vocabulary = sha256(canonical_json(self._tokenizer.get_vocab()))
         name = Path(self.model).name if Path(self.model).is_dir() else self.model
         return {"space": f"clip-{name}", "weights_sha256": digest, "vocabulary_sha256": vocabulary}
