@@ -209,7 +209,7 @@ def _build_parts(plan: Plan, source: Source, folder: Path, form: Build) -> Manif
     excluded = 0
     while True:
         commits = _commit_all(plan, source, folder, form, form.size + excluded, tries)
-        manifest = Manifest.of(plan, commits, folder)
+        manifest = Manifest.of(plan, commits, folder, source.is_shuffled)
         more = sum(c.num_ok for c in commits if c.split == "train") - manifest.num_rows["train"]
         if more == excluded:
             return manifest
@@ -271,7 +271,7 @@ def retry_failed(form: Build, folder: Path) -> BuiltDataset:
     for part in track(todo, len(todo), f"retry {folder.name}", "shards"):
         tries[part.name].append(retry_shard(plan, folder, changed, part, tries[part.name][-1]))
     commits = [commit for part in parts for commit in tries[part.name] if tries[part.name][0].num_in]
-    return _conclude(plan, Manifest.of(plan, commits, folder), folder, form)
+    return _conclude(plan, Manifest.of(plan, commits, folder, source.is_shuffled), folder, form)
 
 
 def default_folder(plan: Plan, recipe: str | None = None) -> Path:
@@ -343,7 +343,7 @@ def verify(folder: Path, recompute: float, deep: bool = False) -> list[str]:
     dataset = BuiltDataset.open(folder)
     commits = [Commit(**shard) for shard in dataset.manifest.shards]
     faults = [fault for commit in commits if (fault := check_file(folder, commit))]
-    if not faults and Manifest.of(dataset.plan, commits, folder) != dataset.manifest:
+    if not faults and Manifest.of(dataset.plan, commits, folder, dataset.manifest.is_shuffled) != dataset.manifest:
         faults.append("the manifest does not add up to its shards")
     if deep and not faults:
         faults += deep_faults(dataset, {c["name"]: registry.remake(Condition, c) for c in dataset.plan.conditions})

@@ -293,10 +293,11 @@ def load_data(base: "Base", dataset: "BuiltDataset", condition: Condition, form:
             f"{base.name} needs a resolution divisible by {base.latent_scale * 8}, not {resolution}; build again"
         )
     column, keys = f"cond_{form.cond}", [row["key"] for row in dataset.rows("train", ["key"])]
-    chosen = choose_rows(keys, form.num_samples, form.replicate, named_seeds(form)["subset"])
+    seed = named_seeds(form)["subset"]
+    chosen = choose_rows(keys, form.num_samples, form.replicate, seed, dataset.manifest.is_shuffled)
     if form.batch > len(chosen):
         raise UserError(f"a batch of {form.batch} is larger than the {len(chosen)} training pairs; lower --batch")
-    view = corrupted([keys[i] for i in chosen], form.corrupt, named_seeds(form)["subset"])
+    view = corrupted([keys[i] for i in chosen], form.corrupt, seed)
     shards = [(dataset.folder / c.file, c.num_ok) for c in dataset.commits("train") if c.file is not None]
     moments = moments_at(base, shards, dataset.places("train")[chosen[view.images]], form.cache)
     captions, maps = _captions_and_maps(dataset, column, set(chosen.tolist()), form.cache)

@@ -103,9 +103,16 @@ class Part:
 
 
 class Source(ABC):
-    """How to read samples, part by part."""
+    """How to read samples, part by part.
 
-    is_drawn: ClassVar[bool] = False  # pictures are made to be exact: no hygiene unless it is asked for
+    Attributes:
+        is_drawn: Whether pictures are made to be exact: no hygiene unless it is asked for.
+        is_shuffled: Whether the order of the training parts says nothing about their samples, so that the first of them
+            are a fair draw of all.
+    """
+
+    is_drawn: ClassVar[bool] = False
+    is_shuffled: ClassVar[bool] = False
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:

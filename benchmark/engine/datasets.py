@@ -32,6 +32,7 @@ class Manifest:
         num_rows: By split, of the rows that readers give: without those excluded.
         failed: Key to reason, of rows that could not be used in their last try.
         hygiene: Where the plan asks for it: the rows excluded and reported across rows, and the counts of all checks.
+        is_shuffled: Whether the order of the training rows says nothing about them.
     """
 
     plan_hash: str
@@ -41,6 +42,7 @@ class Manifest:
     failed: dict[str, str]
     manifest_version: int = MANIFEST_VERSION
     hygiene: dict[str, dict[str, dict[str, Any]]] | None = None
+    is_shuffled: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a manifest without the counts and lists that readers rely on."""
@@ -52,8 +54,8 @@ class Manifest:
             raise UserError(f"a manifest whose hygiene lacks {', '.join(sorted(_HYGIENE))}; delete it and build again")
 
     @classmethod
-    def of(cls, plan: Plan, commits: Sequence[Commit], folder: Path) -> "Manifest":
-        """Return the manifest of a plan's committed shards, in order, that lie in a folder."""
+    def of(cls, plan: Plan, commits: Sequence[Commit], folder: Path, is_shuffled: bool) -> "Manifest":
+        """Return the manifest of a plan's committed shards, in the order of their source, that lie in a folder."""
         likeness = find_likeness(folder, plan.hygiene, commits)
         failed = {commit.part: commit.failed for commit in commits}  # a later try takes the place of an earlier one
         return cls(
@@ -63,6 +65,7 @@ class Manifest:
             shards=[commit.record() for commit in commits],
             failed={key: reason for rows in failed.values() for key, reason in rows.items()},
             hygiene=None if plan.hygiene is None else {**asdict(likeness), "counts": counts(commits, likeness)},
+            is_shuffled=is_shuffled,
         )
 
     @property
@@ -79,7 +82,7 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Put the manifest into the dataset folder."""
-        replace_file(folder / "manifest.json", pretty_json(without_empty(asdict(self), "hygiene")))
+        replace_file(folder / "manifest.json", pretty_json(without_empty(asdict(self), "hygiene", "is_shuffled")))
 
 
 def _num_rows(commits: Sequence[Commit], likeness: Likeness) -> dict[str, int]:

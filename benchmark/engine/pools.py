@@ -41,7 +41,7 @@ def _of_run(run: dict[str, Any]) -> Iterator[NDArray[np.uint8]]:
         raise UserError(f"{run['run']} was trained on another state of {dataset.folder}; its images are gone")
     keys = [row["key"] for row in dataset.rows("train", ["key"])]
     seed = run["recipe"]["seeds"]["subset"]
-    chosen = choose_rows(keys, run["num_samples"], run["replicate"], seed)
+    chosen = choose_rows(keys, run["num_samples"], run["replicate"], seed, dataset.manifest.is_shuffled)
     view = corrupted([keys[i] for i in chosen], run["corrupt"], seed)
     wanted = {keys[i] for i in chosen[view.images]}
     rows = (row for row in dataset.rows("train", ["key", "image"]) if row["key"] in wanted)

@@ -14,6 +14,8 @@ from benchmark.base.seeds import Stream, hash64
 from benchmark.engine.latents import CachedMoments
 from benchmark.engine.stored import Packed
 
+_STAGE = 30_000  # rows
+
 
 @dataclass(frozen=True)
 class EncodedMaps:
@@ -84,15 +86,28 @@ class Batch:
         return Batch(*(getattr(self, field.name).pin_memory() for field in fields(self)))
 
 
-def choose_rows(keys: list[str], num_samples: int | None, replicate: int, subset_seed: int) -> NDArray[np.int64]:
+def choose_rows(
+    keys: list[str], num_samples: int | None, replicate: int, subset_seed: int, is_shuffled: bool
+) -> NDArray[np.int64]:
     """Return the rows of a subset: block `replicate` of size `num_samples` in the seed's hash order.
 
     Of replicate 0, larger subsets contain smaller ones; replicates of one size are disjoint.
 
+    Args:
+        keys: Of all training rows, in the dataset's order.
+        num_samples: None for all of them.
+        replicate: Which block.
+        subset_seed: Decides the order.
+        is_shuffled: Whether the dataset's order says nothing about its rows. Then the first 30,000 of them come first,
+            in hash order, then those up to 90,000, up to 270,000 and so on: a subset of the first is the same in a
+            dataset that was built larger.
+
     Raises:
         UserError: The dataset holds too few rows.
     """
-    order = np.argsort(np.array([hash64(f"subset-{subset_seed}", key) for key in keys], dtype=np.uint64), kind="stable")
+    hashes = np.array([hash64(f"subset-{subset_seed}", key) for key in keys], dtype=np.uint64)
+    ends = _STAGE * 3 ** np.arange(30 if is_shuffled else 0)
+    order = np.lexsort((hashes, np.searchsorted(ends, np.arange(len(keys)), side="right")))
     size = len(keys) if num_samples is None else num_samples
     chosen = order[replicate * size : (replicate + 1) * size]
     if len(chosen) < size or size == 0:

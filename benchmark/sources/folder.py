@@ -41,6 +41,8 @@ class Folder(Source):
         held_out: The most samples that go to test, and as many to validation; a tenth of the data where that is less.
     """
 
+    is_shuffled = True  # `divide` puts them in hash order
+
     path: str
     held_out: int = HELD_OUT
 

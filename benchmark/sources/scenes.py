@@ -45,6 +45,7 @@ class Scenes(Source):
     """
 
     is_drawn = True
+    is_shuffled = True
 
     seed: int = 0
     val: int = 256

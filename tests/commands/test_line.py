@@ -200,7 +200,7 @@ def test_nearest_is_the_distance_to_the_images_of_the_run_and_no_others(
     (score,) = read(next(tmp_path.rglob("*.json"))).scores
     dataset, scenes = BuiltDataset.open(tiny_dataset), registry.make(Encoder, "scenes")
     rows = list(dataset.rows("train", ["key", "image"]))
-    chosen = choose_rows([row["key"] for row in rows], 40, 1, 0)
+    chosen = choose_rows([row["key"] for row in rows], 40, 1, 0, is_shuffled=True)
     trees = KDTree(scenes.encode(np.stack([decode_rgb(rows[i]["image"]["bytes"]) for i in chosen])))
     reference = imagesets.load_reference(dataset, "test", "seg", 24)
     drawn = imagesets.read_images(home / "runs/images/few", reference.keys, 64)

@@ -161,7 +161,7 @@ def forge(dataset: BuiltDataset, out: Path, **cells: object) -> Path:
     own = path.rename(path.with_name(f"{commits[i].shard}-{digest[:12]}.parquet"))
     forged = {"file": f"data/{own.name}", "sha256": digest, "num_bytes": own.stat().st_size}
     commits[i] = Commit(**{**asdict(commits[i]), **forged})
-    Manifest.of(dataset.plan, commits, folder).write(folder)
+    Manifest.of(dataset.plan, commits, folder, dataset.manifest.is_shuffled).write(folder)
     return folder
 
 

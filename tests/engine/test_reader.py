@@ -11,8 +11,14 @@ from benchmark.engine.reader import Batch, TrainingData, batch_rows, choose_rows
 KEYS = [f"scenes-0-train-{i:08d}" for i in range(1000)]
 
 
-def chosen(num_samples: int | None, replicate: int = 0, keys: list[str] = KEYS, subset_seed: int = 0) -> list[str]:
-    return [keys[i] for i in choose_rows(keys, num_samples, replicate, subset_seed)]
+def chosen(
+    num_samples: int | None,
+    replicate: int = 0,
+    keys: list[str] = KEYS,
+    subset_seed: int = 0,
+    is_shuffled: bool = True,
+) -> list[str]:
+    return [keys[i] for i in choose_rows(keys, num_samples, replicate, subset_seed, is_shuffled)]
 
 
 def test_another_subset_seed_gives_another_subset() -> None:
@@ -36,6 +42,22 @@ def test_a_subset_depends_on_the_keys_not_on_their_order() -> None:
     assert chosen(100) != KEYS[:100]
 
 
+def test_a_subset_of_a_shuffled_dataset_is_the_same_when_the_dataset_grows() -> None:
+    keys = [f"scenes-0-train-{i:08d}" for i in range(100_000)]
+    for size, replicate in [(300, 2), (10_000, 2), (30_000, 0), (30_000, 2)]:
+        needed = 30_000 if size * (replicate + 1) <= 30_000 else 90_000
+        assert chosen(size, replicate, keys[:needed]) == chosen(size, replicate, keys)
+    assert sorted(chosen(None, keys=keys)) == keys
+
+
+def test_a_subset_of_a_dataset_in_its_own_order_is_drawn_from_the_whole_of_it() -> None:
+    keys = [f"row-{i:08d}" for i in range(100_000)]
+    places = {key: i for i, key in enumerate(keys)}
+    late = sum(places[key] >= 30_000 for key in chosen(10_000, keys=keys, is_shuffled=False))
+    assert 6_900 < late < 7_100
+    assert all(places[key] < 30_000 for key in chosen(10_000, keys=keys))
+
+
 def test_no_size_takes_every_row_once() -> None:
     assert sorted(chosen(None)) == KEYS
 
@@ -43,12 +65,12 @@ def test_no_size_takes_every_row_once() -> None:
 @pytest.mark.parametrize(("num_samples", "replicate"), [(1001, 0), (501, 1), (None, 1), (0, 0), (10, 100), (10, -1)])
 def test_a_subset_that_the_dataset_cannot_give_is_refused(num_samples: int | None, replicate: int) -> None:
     with pytest.raises(UserError, match="1000 training pairs are too few"):
-        choose_rows(KEYS, num_samples, replicate, 0)
+        choose_rows(KEYS, num_samples, replicate, 0, is_shuffled=True)
 
 
 def test_the_refusal_names_the_size_to_build() -> None:
     with pytest.raises(UserError, match="build with --size 1800"):
-        choose_rows(KEYS, 600, 2, 0)
+        choose_rows(KEYS, 600, 2, 0, is_shuffled=True)
 
 
 @pytest.mark.parametrize(("count", "batch"), [(10, 4), (12, 4), (7, 7), (100, 1)])
