@@ -61,7 +61,7 @@ def evaluate(form: Evaluate) -> Path:
 
     config = _config(form)
     dataset = BuiltDataset.open(form.dataset or Path(config["dataset"]["path"]))
-    if dataset.manifest.fingerprint != config["dataset"]["fingerprint"]:
+    if dataset.fingerprint(config["split"]) != config["dataset"]["fingerprint"]:
         raise UserError(f"{form.images} was made for another state of {dataset.folder}; generate again")
     condition = registry.remake(Condition, config["condition"])
     reference = imagesets.load_reference(dataset, config["split"], config["condition"]["name"], config["samples"]["n"])
@@ -267,6 +267,7 @@ def _record(form: Evaluate, question: Question, condition: Condition, subject: S
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         dataset={
             "name": config["dataset"]["name"],
+            "plan_hash": subject.dataset.plan.hash,
             "fingerprint": comparability["dataset"],
             **comparability["samples"],
         },

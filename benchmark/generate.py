@@ -157,7 +157,7 @@ def _config(
 
     each = form.num_images_per_condition
     config = {
-        "dataset": {"name": dataset.name, "path": str(form.dataset), "fingerprint": dataset.manifest.fingerprint},
+        "dataset": {"name": dataset.name, "path": str(form.dataset), "fingerprint": dataset.fingerprint(form.split)},
         "split": form.split,
         "samples": {"n": len(reference.keys), "sha256": sha256(canonical_json(reference.keys))},
         "prompts": form.prompts,

@@ -113,7 +113,7 @@ def _comparability(
     return {
         **shuffled,
         "suite_version": SUITE_VERSION,
-        "dataset": dataset.manifest.fingerprint,
+        "dataset": dataset.fingerprint(config["split"]),
         "samples": {"n": config["samples"]["n"], "keys_sha256": config["samples"]["sha256"], "split": config["split"]},
         "condition": config["condition"],
         "referee": {"spec": registry.full_spec(referee), **referee.identity()},

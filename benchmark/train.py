@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from benchmark.engine.datasets import BuiltDataset
     from benchmark.engine.probes import Probe
     from benchmark.engine.ranks import Ranks
-    from benchmark.engine.reader import TrainingData
+    from benchmark.engine.reader import Subset, TrainingData
     from benchmark.engine.stored import Packed
     from benchmark.engine.training import Recipe
 
@@ -274,33 +274,43 @@ def new_module(method: Method, base: "Base", init_seed: int) -> Any:
         return method.build(base.unet, base.latent_scale)
 
 
+def choose_subset(form: Train, dataset: "BuiltDataset") -> "Subset":
+    """Return the pairs a form asks for.
+
+    Raises:
+        UserError: The dataset holds too few, or they are too few for a batch.
+    """
+    from benchmark.engine.reader import Subset
+
+    subset = Subset.of(dataset, form.num_samples, form.replicate, named_seeds(form)["subset"])
+    if form.batch > len(subset.rows):
+        raise UserError(f"a batch of {form.batch} is larger than the {len(subset.rows)} training pairs; lower --batch")
+    return subset
+
+
 def load_data(base: "Base", dataset: "BuiltDataset", condition: Condition, form: Train) -> "TrainingData":
     """Return the training pairs of the subset a form asks for, latents encoded or from the cache.
 
     Raises:
-        UserError: Too few pairs, for the subset or for a batch, or a resolution the base cannot take.
+        UserError: Too few pairs, or a resolution the base cannot take.
     """
     import numpy as np
     import torch
 
     from benchmark.engine.corruptions import corrupted
     from benchmark.engine.latents import moments_at
-    from benchmark.engine.reader import EncodedMaps, TrainingData, choose_rows
+    from benchmark.engine.reader import EncodedMaps, TrainingData
 
     resolution = dataset.plan.resolution
     if resolution % (base.latent_scale * 8):
         raise UserError(
             f"{base.name} needs a resolution divisible by {base.latent_scale * 8}, not {resolution}; build again"
         )
-    column, keys = f"cond_{form.cond}", [row["key"] for row in dataset.rows("train", ["key"])]
-    seed = named_seeds(form)["subset"]
-    chosen = choose_rows(keys, form.num_samples, form.replicate, seed, dataset.manifest.is_shuffled)
-    if form.batch > len(chosen):
-        raise UserError(f"a batch of {form.batch} is larger than the {len(chosen)} training pairs; lower --batch")
-    view = corrupted([keys[i] for i in chosen], form.corrupt, seed)
+    subset = choose_subset(form, dataset)
+    chosen, view = subset.rows, corrupted(subset.keys, form.corrupt, named_seeds(form)["subset"])
     shards = [(dataset.folder / c.file, c.num_ok) for c in dataset.commits("train") if c.file is not None]
     moments = moments_at(base, shards, dataset.places("train")[chosen[view.images]], form.cache)
-    captions, maps = _captions_and_maps(dataset, column, set(chosen.tolist()), form.cache)
+    captions, maps = _captions_and_maps(dataset, f"cond_{form.cond}", set(chosen.tolist()), form.cache)
     rank = np.argsort(np.argsort(chosen))  # captions and maps are in the dataset's order
     images = EncodedMaps(maps, rank[view.maps], view.shifted, _renderer(condition, resolution))
     return TrainingData(
@@ -362,9 +372,10 @@ def default_folder(form: Train, dataset: "BuiltDataset") -> Path:
 def _config(form: Train, dataset: "BuiltDataset", method: Method, recipe: Any, num_processes: int) -> dict[str, Any]:
     """Return what decides the weights, as it is written to run.json."""
     config = {
-        "dataset": {"name": dataset.name, "path": str(form.dataset), "fingerprint": dataset.manifest.fingerprint},
+        "dataset": {"name": dataset.name, "path": str(form.dataset), "plan_hash": dataset.plan.hash},
         "num_samples": form.num_samples or dataset.manifest.num_rows["train"],
         "replicate": form.replicate,
+        "pairs_sha256": choose_subset(form, dataset).sha256,
         "corrupt": list(form.corrupt),
         "condition": dataset.condition(form.cond),
         "method": registry.describe(method),

@@ -24,7 +24,11 @@ class Named(_Open):
     name: str
 
 
-class _Samples(Named):
+class _Planned(Named):
+    plan_hash: str
+
+
+class _Samples(_Planned):
     n: int
 
 
@@ -57,6 +61,10 @@ class Training(_Open):
 class _Built(Named):
     path: str
     fingerprint: str
+
+
+class _TrainedOn(_Planned):
+    path: str
 
 
 class _Keys(_Open):
@@ -92,7 +100,8 @@ class Imaging(_Open):
 class Trained(Training):
     """What is read of how a run was trained, by those who draw with it."""
 
-    dataset: _Built
+    dataset: _TrainedOn
+    pairs_sha256: str
     condition: Named
     method: Named
     base: str
@@ -223,7 +232,7 @@ class Failure(_Frozen):
 
     @model_validator(mode="after")
     def _holds_what_is_read(self) -> Self:
-        Named.model_validate(self.dataset)
+        _Planned.model_validate(self.dataset)
         _check_training(self.training)
         return self
 

@@ -13,7 +13,7 @@ from benchmark.engine.board import Section
 from benchmark.engine.cells import Cell, Family, names
 from benchmark.engine.claims import holm
 from benchmark.engine.corruptions import parse
-from benchmark.engine.trainings import recipe_of
+from benchmark.engine.trainings import family_of, recipe_of
 from benchmark.numbers.improvement import Improvement, improvement
 from benchmark.numbers.profiles import over_tasks
 from benchmark.numbers.seeds import Spread, iqm
@@ -66,7 +66,8 @@ class Dirt:
 def comparisons(section: Section) -> list[Comparison]:
     """Return methods that share all else, each against each, and sizes of one method, each against the next smaller.
 
-    Only cells of at least three runs are compared; of sizes, only those that saw all their pairs.
+    Methods are compared on the most pairs that both were trained on. Only cells of at least three runs are compared;
+    of sizes, only those that saw all their pairs.
     """
     sides = [*_methods(section), *(pair for family in section.families for pair in _sizes(family))]
     found = [improvement(_enough(mine), _enough(other)) for mine, other in sides]
@@ -77,11 +78,14 @@ def comparisons(section: Section) -> list[Comparison]:
 
 
 def _methods(section: Section) -> list[tuple[Cell, Cell]]:
-    alike: dict[bytes, list[Cell]] = defaultdict(list)
-    for cell in (family.budget for family in section.families):
-        if cell.trained and _enough(cell):
-            alike[recipe_of(cell.trained, "", but=("method",))].append(cell)
-    return [pair for cells in alike.values() for pair in combinations(cells, 2)]
+    alike: dict[bytes, list[dict[int | None, Cell]]] = defaultdict(list)
+    for family in section.families:
+        sizes = {cell.pairs: cell for cell in family.cells if cell.trained and _enough(cell)}
+        if sizes:
+            alike[family_of(family.cells[0].trained, "", but=("method",))].append(sizes)
+    pairs = [pair for families in alike.values() for pair in combinations(families, 2)]
+    shared = [(mine, other, [size for size in mine if size in other]) for mine, other in pairs]
+    return [(mine[sizes[-1]], other[sizes[-1]]) for mine, other, sizes in shared if sizes]
 
 
 def _sizes(family: Family) -> list[tuple[Cell, Cell]]:

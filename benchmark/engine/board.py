@@ -130,7 +130,7 @@ def _section(
 
 
 def _place(kept: Record | Failure) -> tuple[str, ...]:
-    return (kept.dataset["name"], kept.dataset["fingerprint"], kept.condition, kept.base)
+    return (kept.dataset["name"], kept.dataset["plan_hash"], kept.condition, kept.base)
 
 
 def _counted(

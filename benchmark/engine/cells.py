@@ -9,7 +9,7 @@ from typing import Any
 from benchmark.base.files import canonical_json
 from benchmark.contracts.records import Anchored, Failure, Record, Score
 from benchmark.engine.records import read_probes
-from benchmark.engine.trainings import draw_of, epochs, family_of, first_of, recipe_of, seed_of
+from benchmark.engine.trainings import WATCHING, draw_of, epochs, family_of, first_of, recipe_of, seed_of
 from benchmark.numbers.efficiency import Needed, needed
 from benchmark.numbers.onsets import Onsets, onsets
 from benchmark.numbers.seeds import Share, Spread, onset, share, spread, steepest
@@ -240,5 +240,5 @@ def told_apart(cells: Sequence[Cell], but: tuple[str, ...] = ()) -> list[list[st
 def _settings(cell: Cell) -> dict[str, str]:
     recipe = cell.training.get("recipe", {})
     said = {"pairs": f"{cell.pairs} pairs", "steps": f"{recipe['steps']} updates"} if recipe else {}
-    others = sorted(recipe.keys() - {"steps", "seeds"})
+    others = sorted(recipe.keys() - {"steps", "seeds", *WATCHING})
     return said | {field: f"{field.replace('_', ' ')} {recipe[field]}" for field in others}

@@ -147,6 +147,11 @@ class BuiltDataset:
         commits = (Commit(**shard) for shard in self.manifest.shards)
         return [commit for commit in commits if commit.split == split]
 
+    def fingerprint(self, split: str) -> str:
+        """Return the hash of the plan and a split's own rows: a test split keeps it when training rows are added."""
+        excluded = {key: entry for key, entry in self.manifest.excluded.items() if entry.get("split") == split}
+        return fingerprint(self.manifest.plan_hash, self.commits(split), excluded)
+
     def rows(self, split: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Yield the rows of a split in order, as dictionaries of the columns asked for; never one that is excluded.
 

@@ -205,7 +205,7 @@ def foreign_config(
     described, keys = dataset.condition(condition), _keys(dataset, split)
     per_key = max(1, _images_per_key(folder, keys))
     return {
-        "dataset": {"name": dataset.name, "path": str(dataset.folder), "fingerprint": dataset.manifest.fingerprint},
+        "dataset": {"name": dataset.name, "path": str(dataset.folder), "fingerprint": dataset.fingerprint(split)},
         "split": split,
         "samples": {"n": len(keys), "sha256": sha256(canonical_json(keys))},
         "prompts": "unknown",

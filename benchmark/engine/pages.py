@@ -52,21 +52,21 @@ class DatasetPage:
     """A dataset with records.
 
     Attributes:
-        name: Not its own alone: a larger set built in another folder may share it.
-        fingerprint: Of its rows.
+        name: Not its own alone: one of another source built in another place may share it.
+        plan_hash: Of all that decides its rows but their number.
         sections: All that was judged on it.
         studies: Those whose records these are.
     """
 
     name: str
-    fingerprint: str
+    plan_hash: str
     sections: list[Section]
     studies: list[StudyPage]
 
     @property
     def page(self) -> str:
         """The file of its page; names come with records and are no file names."""
-        return f"dataset-{sha256(canonical_json([self.name, self.fingerprint]))[:16]}.html"
+        return f"dataset-{sha256(canonical_json([self.name, self.plan_hash]))[:16]}.html"
 
     @property
     def command(self) -> str | None:
@@ -111,4 +111,4 @@ def dataset_pages(board: Sequence[Section], studies: Sequence[StudyPage]) -> lis
 
 def _dataset(section: Section) -> tuple[str, str]:
     dataset = section.first.record.dataset
-    return str(dataset["name"]), str(dataset["fingerprint"])
+    return str(dataset["name"]), str(dataset["plan_hash"])

@@ -12,7 +12,7 @@ from benchmark.base.errors import UserError
 from benchmark.base.images import decode_rgb
 from benchmark.engine.corruptions import corrupted
 from benchmark.engine.datasets import BuiltDataset
-from benchmark.engine.reader import choose_rows
+from benchmark.engine.reader import Subset
 
 _BATCH = 256
 
@@ -37,13 +37,11 @@ def is_run(control: dict[str, Any]) -> bool:
 
 def _of_run(run: dict[str, Any]) -> Iterator[NDArray[np.uint8]]:
     dataset = BuiltDataset.open(Path(run["dataset"]["path"]))
-    if dataset.manifest.fingerprint != run["dataset"]["fingerprint"]:
-        raise UserError(f"{run['run']} was trained on another state of {dataset.folder}; its images are gone")
-    keys = [row["key"] for row in dataset.rows("train", ["key"])]
     seed = run["recipe"]["seeds"]["subset"]
-    chosen = choose_rows(keys, run["num_samples"], run["replicate"], seed, dataset.manifest.is_shuffled)
-    view = corrupted([keys[i] for i in chosen], run["corrupt"], seed)
-    wanted = {keys[i] for i in chosen[view.images]}
+    subset = Subset.of(dataset, run["num_samples"], run["replicate"], seed)
+    if (dataset.plan.hash, subset.sha256) != (run["dataset"]["plan_hash"], run["pairs_sha256"]):
+        raise UserError(f"{run['run']} was trained on another state of {dataset.folder}; its images are gone")
+    wanted = {subset.keys[i] for i in corrupted(subset.keys, run["corrupt"], seed).images}
     rows = (row for row in dataset.rows("train", ["key", "image"]) if row["key"] in wanted)
     while batch := list(islice(rows, _BATCH)):
         yield np.stack([decode_rgb(row["image"]["bytes"]) for row in batch])

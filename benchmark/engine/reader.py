@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmark.base.errors import UserError
+from benchmark.base.files import canonical_json, sha256
 from benchmark.base.seeds import Stream, hash64
+from benchmark.engine.datasets import BuiltDataset
 from benchmark.engine.latents import CachedMoments
 from benchmark.engine.stored import Packed
 
@@ -84,6 +86,33 @@ class Batch:
     def pinned(self) -> "Batch":
         """Return the same in memory from which a GPU copies without being waited for."""
         return Batch(*(getattr(self, field.name).pin_memory() for field in fields(self)))
+
+
+@dataclass(frozen=True)
+class Subset:
+    """The pairs of a dataset that a run is trained on.
+
+    Attributes:
+        rows: Their places (N,) among the training rows, in the order of the draw.
+        keys: Theirs.
+        sha256: Of their keys and pictures: it stays as it is when the dataset grows, while the draw is the same.
+    """
+
+    rows: NDArray[np.int64]
+    keys: tuple[str, ...]
+    sha256: str
+
+    @classmethod
+    def of(cls, dataset: BuiltDataset, num_samples: int | None, replicate: int, subset_seed: int) -> "Subset":
+        """Return block `replicate` of a size, as `choose_rows` does.
+
+        Raises:
+            UserError: The dataset holds too few rows.
+        """
+        pairs = [(row["key"], row["sha256"]) for row in dataset.rows("train", ["key", "sha256"])]
+        keys = [key for key, _ in pairs]
+        rows = choose_rows(keys, num_samples, replicate, subset_seed, dataset.manifest.is_shuffled)
+        return cls(rows, tuple(keys[i] for i in rows), sha256(canonical_json([pairs[i] for i in rows])))
 
 
 def choose_rows(

@@ -4,6 +4,9 @@ from typing import Any
 
 from benchmark.base.files import canonical_json
 
+_OF_A_DRAW = ("name", "step", "replicate", "pairs_sha256")
+WATCHING = ("probe_every", "checkpoint_every")  # of a recipe: they decide no weights
+
 
 def seed_of(training: dict[str, Any]) -> str:
     """Return the seed that set all others, or the names of those that differ."""
@@ -30,21 +33,23 @@ def recipe_of(training: dict[str, Any], method: str, but: tuple[str, ...] = ()) 
     """Return what two trainings share that differ in seeds, the draw of their data, and fields named, alone."""
     if "parts" in training:
         return b"+".join(recipe_of(part, method, but) for part in training["parts"])
-    recipe = {key: value for key, value in training["recipe"].items() if key not in ("seeds", *but)}
+    recipe = {key: value for key, value in training["recipe"].items() if key not in ("seeds", *WATCHING, *but)}
     whole = {"method": method, **training, "recipe": recipe}
-    return canonical_json({key: whole[key] for key in whole if key not in ("name", "step", "replicate", *but)})
+    return canonical_json({key: whole[key] for key in whole if key not in (*_OF_A_DRAW, *but)})
 
 
-def family_of(training: dict[str, Any], method: str) -> bytes:
-    """Return all that decides the weights but the seeds and the data's number and draw."""
-    return recipe_of(training, method, but=("num_samples",))
+def family_of(training: dict[str, Any], method: str, but: tuple[str, ...] = ()) -> bytes:
+    """Return all that decides the weights but the seeds, the data's number and draw, and fields named."""
+    return recipe_of(training, method, but=("num_samples", *but))
 
 
 def identity_of(training: dict[str, Any], method: str) -> bytes:
     """Return all that decides the weights: two trainings that share it are one, whatever their folders were called."""
     if "parts" in training:
         return b"+".join(identity_of(part, method) for part in training["parts"])
-    return canonical_json({"method": method, **{key: value for key, value in training.items() if key != "name"}})
+    recipe = {key: value for key, value in training["recipe"].items() if key not in WATCHING}
+    whole = {"method": method, **training, "recipe": recipe}
+    return canonical_json({key: value for key, value in whole.items() if key != "name"})
 
 
 def draw_of(training: dict[str, Any]) -> str:

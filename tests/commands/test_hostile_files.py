@@ -54,7 +54,7 @@ BANDS = {
 FAILURE = {
     "failure_id": "f",
     "created": "now",
-    "dataset": {"name": "d"},
+    "dataset": {"name": "d", "plan_hash": "p"},
     "condition": "seg",
     "method": "controlnet",
     "base": "b",

@@ -45,7 +45,7 @@ def made_up(
         evaluation_id=identity,
         comparability_key=key,
         created="2026-01-01T00:00:00+00:00",
-        dataset={"name": "made-up", "fingerprint": "f", "n": 100, **dataset},
+        dataset={"name": "made-up", "plan_hash": "p", "n": 100, **dataset},
         condition="seg",
         headline="miou",
         method=method,
@@ -116,7 +116,7 @@ def failed(name: str, training: dict[str, Any]) -> Failure:
     return Failure(
         failure_id=name,
         created="2026-01-01T00:00:00+00:00",
-        dataset={"name": "made-up", "fingerprint": "f"},
+        dataset={"name": "made-up", "plan_hash": "p"},
         condition="seg",
         method="controlnet",
         base="scenes-tiny",

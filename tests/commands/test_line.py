@@ -13,7 +13,7 @@ import torch
 from scipy.spatial import KDTree
 from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor
 
-from benchmark import evaluate, generate, leaderboard, registry, train
+from benchmark import build, evaluate, generate, leaderboard, registry, train
 from benchmark.base.files import sha256
 from benchmark.base.images import decode_rgb
 from benchmark.contracts.plugins import Condition, Encoder
@@ -208,6 +208,21 @@ def test_nearest_is_the_distance_to_the_images_of_the_run_and_no_others(
     assert score.name == "nearest-scenes"
     assert score.value == pytest.approx(near[0] / near[1], rel=1e-4)
     assert score.definition["num_training_images"] == 40
+
+
+def test_images_of_a_test_split_keep_their_record_when_training_rows_are_added(
+    line: Path, tiny_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grown = Path(shutil.copytree(tiny_dataset, tmp_path / "my data"))
+    words = BuiltDataset.open(tiny_dataset).command
+    assert words is not None
+    assert build.main([*words.split()[3:-1], "1k", "--workers", "1", "--out", str(grown)]) == 0
+    before, after = BuiltDataset.open(tiny_dataset), BuiltDataset.open(grown)
+    assert before.manifest.fingerprint != after.manifest.fingerprint
+    assert before.fingerprint("train") != after.fingerprint("train")
+    assert read(line).dataset["fingerprint"] == before.fingerprint("test") == after.fingerprint("test")
+    assert evaluate.main(["--images", "runs/images/mine", "--dataset", str(grown)]) == 0
+    assert "they were already scored" in capsys.readouterr().out
 
 
 def test_evaluating_again_leaves_the_record_as_it_is(line: Path) -> None:

@@ -191,8 +191,9 @@ def test_draws_of_the_size_study_are_disjoint_and_its_largest_size_is_seen_more_
     forms = [cell.trains[0] for cell in design.cells]
     assert {named_seeds(form)["subset"] for form in forms} == {0}
     draws = {(form.num_samples, form.replicate) for form in forms}
-    assert len(draws) == len(forms) == 15
-    assert all(form.steps * form.batch >= 3 * (form.num_samples or 0) for form in forms)
+    assert len(draws) == len(forms) == 18
+    assert all(form.steps * form.batch > (form.num_samples or 0) for form in forms)
+    assert max((form.replicate + 1) * (form.num_samples or 0) for form in forms) == design.build.size
 
 
 def test_an_unknown_field_in_a_study_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

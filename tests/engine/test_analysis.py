@@ -93,7 +93,7 @@ def failure_of(record: Record) -> Failure:
     return Failure(
         failure_id=f"f-{record.evaluation_id}",
         created=record.created,
-        dataset={key: record.dataset[key] for key in ("name", "fingerprint")},
+        dataset={key: record.dataset[key] for key in ("name", "plan_hash")},
         condition=record.condition,
         method=record.method,
         base=record.base,
@@ -131,10 +131,33 @@ def test_sizes_are_compared_with_the_next_smaller_and_only_after_an_epoch() -> N
         ("1000 pairs", "300 pairs"),
         ("3000 pairs", "1000 pairs"),
         ("10000 pairs", "3000 pairs"),
+        ("30000 pairs", "10000 pairs"),
     ]
     assert {one.found.value for one in found} == {1}
     assert not dials(section)
     assert not dirt(section)
+
+
+def test_methods_are_compared_on_the_most_pairs_that_both_were_trained_on() -> None:
+    records = [record for _, record in records_of(read_design("ablation", Path("elsewhere")), ranked)]
+    board = board_of("dataset_size", lambda form, _: 0.5 + 0.001 * form.seed, *records)
+    section = max(board, key=lambda one: len(one.rows))
+    assert len(section.rows) == 18 + 6 * 3  # every size beside every method
+    found = {(one.mine, one.other): one for one in comparisons(section)}
+    assert ("controlnet, 4000 pairs", "t2i_adapter, 4000 pairs") in found
+    assert ("controlnet, 30000 pairs", "controlnet, 10000 pairs") in found
+    assert not [pair for pair in found if len({name.split(", ")[0] for name in pair}) > 1 and "4000" not in pair[0]]
+
+
+def test_runs_that_were_probed_at_other_updates_are_of_one_cell() -> None:
+    board = board_of("seeds", lambda form, _: 0.5)
+    design = read_design("seeds", Path("elsewhere"))
+    trains = [replace(cell.trains[0], probe_every=50) for cell in design.cells]
+    often = replace(design, cells=tuple(replace(c, trains=(t,)) for c, t in zip(design.cells, trains, strict=True)))
+    assert [len(section.cells) for section in board] == [1]
+    watched = [record for _, record in records_of(often, lambda form, _: 0.5)]
+    both = {Path(f"{i}.json"): record for i, record in enumerate([*watched, *(r.record for r in board[0].rows)])}
+    assert [len(section.cells) for section in sections(both)] == [1]
 
 
 def test_two_runs_are_too_few_to_compare() -> None:

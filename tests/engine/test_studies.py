@@ -35,7 +35,7 @@ def records_of(design: Design, control: Control = lambda _train, _generate: 0.5)
 def record_of(design: Design, form: Train, drawing: Generate, control: float) -> Record:
     assert design.build.out is not None
     method = registry.make(Method, form.method)
-    name, dataset = design.build.out.name, {"name": design.build.out.name, "fingerprint": str(design.build.size)}
+    name, dataset = design.build.out.name, {"name": design.build.out.name, "plan_hash": "p"}
     assert form.out is not None
     training = {
         "name": form.out.name,
