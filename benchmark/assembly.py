@@ -1,11 +1,12 @@
 """Make one shard of a dataset: read a part of the source, sift, annotate, check, caption, write."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -48,17 +49,32 @@ class _Tools:
         return sift(iter(samples), self.plan, copy)
 
 
-def build_shard(plan: Plan, folder: Path, part: Part) -> Commit:
-    """Read, transform, annotate and write one part; a finished one is left as it is."""
+def build_shard(plan: Plan, folder: Path, part: Part, failed: Mapping[str, str] = MappingProxyType({})) -> Commit:
+    """Read, transform, annotate and write one part; a finished one is left as it is.
+
+    Args:
+        plan: The dataset's.
+        folder: The dataset's.
+        part: Of the source.
+        failed: Rows that count as failed without a look at them, and why.
+    """
     if is_whole(folder, part.name):
         return read_commit(folder, part.name)
     tools = _Tools(plan)
-    samples, lost = tools.sift(tools.read(part))
+    samples, lost = tools.sift(sample for sample in tools.read(part) if utf8(sample.key) not in failed)
+    lost.failed.update(failed)
     with _one_thread(plan):
         return _write(tools, folder, part.name, samples, lost)
 
 
-def retry_shard(plan: Plan, folder: Path, identity: dict[str, Any] | None, part: Part, before: Commit) -> Commit:
+def retry_shard(
+    plan: Plan,
+    folder: Path,
+    identity: dict[str, Any] | None,
+    part: Part,
+    before: Commit,
+    failed: Mapping[str, str] = MappingProxyType({}),
+) -> Commit:
     """Read the rows of a part again that failed in the try before, and write them as a shard of their own.
 
     Args:
@@ -67,10 +83,13 @@ def retry_shard(plan: Plan, folder: Path, identity: dict[str, Any] | None, part:
         identity: Of the source, where it is no longer that of the plan.
         part: Of the source.
         before: The part's last try.
+        failed: Rows that count as failed again without a look at them, and why.
     """
     generation = int(before.shard.removeprefix(part.name).removeprefix("-r") or 0) + 1
     tools = _Tools(plan)
-    samples, lost = tools.sift(sample for sample in tools.read(part) if utf8(sample.key) in before.failed)
+    wanted = before.failed.keys() - failed.keys()
+    samples, lost = tools.sift(sample for sample in tools.read(part) if utf8(sample.key) in wanted)
+    lost.failed.update(failed)
     found = {usable.sample.key for usable in samples} | {*lost.failed, *lost.dropped}
     lost.failed.update({key: "no longer in the source" for key in before.failed if key not in found})
     with _one_thread(plan):

@@ -370,11 +370,13 @@ def _parts(plan: Plan, commits: list[Commit]) -> dict[str, Part]:
 
 
 def _build_again(plan: Plan, part: Part, folder: Path, commits: list[Commit], i: int) -> Commit:
-    """Build the shard of one commit in another folder."""
+    """Build the shard of one commit in another folder; rows that a later try read were lost when it was built."""
     commit = commits[i]
+    later = any(other.part == commit.part for other in commits[i + 1 : i + 2])
+    failed = commit.failed if later else {}
     if commit.shard == part.name:
-        return build_shard(plan, folder, part)
-    return retry_shard(plan, folder, commit.source_identity, part, commits[i - 1])
+        return build_shard(plan, folder, part, failed)
+    return retry_shard(plan, folder, commit.source_identity, part, commits[i - 1], failed)
 
 
 def _describe(form: Build) -> str:

@@ -91,11 +91,19 @@ def _method(control: dict[str, Any]) -> str:
     return registry.spec(registry.remake(Method, control["method"]))
 
 
+def make_metrics(asked: Sequence[str]) -> dict[str, Metric]:
+    """Return metrics by the words that make them: those asked for, else all that need nothing more than what is there.
+
+    Raises:
+        UserError: No such metric.
+    """
+    metrics = {spec: registry.make(Metric, spec) for spec in asked or registry.names(Metric)}
+    return {spec: metric for spec, metric in metrics.items() if asked or metric.unasked}
+
+
 def _metrics(asked: Sequence[str], reference: "Reference") -> dict[str, Metric]:
     """Return the metrics asked for; those that compare with captions only where every sample has one."""
-    metrics = {spec: registry.make(Metric, spec) for spec in asked or registry.names(Metric)}
-    if not asked:
-        metrics = {spec: metric for spec, metric in metrics.items() if metric.unasked}
+    metrics = make_metrics(asked)
     if all(reference.captions):
         return metrics
     textual = [spec for spec, metric in metrics.items() if _needs_texts(metric)]

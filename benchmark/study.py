@@ -26,6 +26,8 @@ from benchmark.engine.studies import STUDIES, combinations
 from benchmark.evaluate import Evaluate, evaluate
 from benchmark.generate import Generate, generate
 from benchmark.leaderboard import Leaderboard, leaderboard
+from benchmark.observation import encoder
+from benchmark.question import make_metrics, spaces_of
 from benchmark.train import RunDiverged, Train, train
 
 _ENTRIES = {"description": str, **dict.fromkeys(("build", "train", "generate", "evaluate", "grid", "together"), dict)}
@@ -214,6 +216,7 @@ def run(design: Design, rank: int = 0, world: int = 1) -> None:
     say(describe(design))
     build(design.build)
     mine = design.cells[rank::world]
+    _prepare([drawing for cell in mine for drawing in cell.drawings])
     runs = [form for cell in mine for form in cell.trains]
     diverged = []
     for cell in mine:
@@ -275,10 +278,23 @@ def _failure(form: Train) -> Failure:
     )
 
 
+def _prepare(drawings: list[Drawing]) -> None:
+    """Draw the base's own images and find what scores need, so that what is missing shows before hours of training.
+
+    Raises:
+        UserError: Too few samples, prompts or settings that cannot be drawn, a metric or weights that are not there.
+    """
+    for floor in {drawing.floor.out: drawing.floor for drawing in drawings}.values():
+        generate(floor)
+    forms = [form for drawing in drawings for form in drawing.evaluate]
+    for space in {space for form in forms for space in spaces_of(make_metrics(form.metric))}:
+        encoder(space).identity()
+    encoder.cache_clear()
+
+
 def _judge(drawings: list[Drawing]) -> None:
     """Draw and score runs in every way the study asks for."""
     for drawing in drawings:
-        generate(drawing.floor)
         generate(drawing.generate)
         for form in drawing.evaluate:
             evaluate(form)

@@ -84,7 +84,10 @@ def test_a_row_that_failed_is_tried_again_and_nothing_else_is_written(
     assert dataset.manifest.fingerprint != built.manifest.fingerprint
     retries = [commit for commit in dataset.manifest.shards if "-r" in commit["shard"]]
     assert all(commit["source_identity"]["num_images"] == 24 for commit in retries)
-    assert main(["--verify", str(out), "--deep"]) == 0
+    assert main(["--verify", str(out), "--deep", "--recompute", "1"]) == 0
+    (source / "wide-04.jpg").write_bytes((source / lost[0]).read_bytes())
+    assert main(["--verify", str(out), "--recompute", "1"]) == 1
+    shutil.copy(pictures / "wide-04.jpg", source / "wide-04.jpg")
     assert main(["--retry-failed", str(out)]) == 0
     assert "already built" in capsys.readouterr().out
     assert shards(out) == after

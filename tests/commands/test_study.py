@@ -50,6 +50,23 @@ def test_a_study_goes_from_data_to_board_and_resumes(tmp_path: Path, capsys: pyt
     assert capsys.readouterr().out.count("finished") == 2
 
 
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ('[generate]\ntier = "quick"', "--tier quick is of 1000 samples"),
+        ('[evaluate]\nmetric = ["fid:nowhere"]\n[generate]', "the weights of Inception are missing"),
+    ],
+)
+def test_what_a_study_cannot_be_judged_by_is_told_before_it_trains(
+    table: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "tiny.toml"
+    file.write_text(TINY.replace("num_inference_steps = 2\n", "").replace("[generate]", table))
+    assert main(["run", str(file), "--out", str(tmp_path / "out")]) == 2
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "out" / "runs").exists()
+
+
 @pytest.mark.parametrize("field", ["cond", "images", "results"])
 def test_what_follows_from_the_runs_is_not_said_again_of_their_scores(field: str, tmp_path: Path) -> None:
     file = tmp_path / "tiny.toml"
