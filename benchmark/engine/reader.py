@@ -109,10 +109,10 @@ class Subset:
         Raises:
             UserError: The dataset holds too few rows.
         """
-        pairs = [(row["key"], row["sha256"]) for row in dataset.rows("train", ["key", "sha256"])]
-        keys = [key for key, _ in pairs]
+        keys, pictures = dataset.columns("train", ["key", "sha256"]).values()
         rows = choose_rows(keys, num_samples, replicate, subset_seed, dataset.manifest.is_shuffled)
-        return cls(rows, tuple(keys[i] for i in rows), sha256(canonical_json([pairs[i] for i in rows])))
+        chosen = tuple(keys[i] for i in rows)
+        return cls(rows, chosen, sha256(canonical_json([chosen, [pictures[i] for i in rows]])))
 
 
 def choose_rows(
