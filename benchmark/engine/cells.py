@@ -240,5 +240,7 @@ def told_apart(cells: Sequence[Cell], but: tuple[str, ...] = ()) -> list[list[st
 def _settings(cell: Cell) -> dict[str, str]:
     recipe = cell.training.get("recipe", {})
     said = {"pairs": f"{cell.pairs} pairs", "steps": f"{recipe['steps']} updates"} if recipe else {}
+    if "drawn_from" in cell.training:
+        said["drawn from"] = f"drawn from {cell.training['drawn_from']}"
     others = sorted(recipe.keys() - {"steps", "seeds", *WATCHING})
     return said | {field: f"{field.replace('_', ' ')} {recipe[field]}" for field in others}

@@ -100,6 +100,18 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bits(pairs: Path, who
     assert contents(runs[0]) == contents(runs[1]) == contents(whole)
 
 
+def test_a_draw_of_a_source_in_its_own_order_says_of_how_many(pairs: Path, whole: Path, tmp_path: Path) -> None:
+    """There a draw of the first thousand rows and one of a million are not alike, and share no cell of a board."""
+    ordered = Path(shutil.copytree(pairs, tmp_path / "pairs"))
+    manifest = json.loads((ordered / "manifest.json").read_text())
+    assert manifest.pop("is_shuffled")
+    (ordered / "manifest.json").write_text(json.dumps(manifest))
+    assert train.main(command(ordered, tmp_path / "run", "--num-samples", "4")) == 0
+    of_all, of_few = (json.loads((run / "run.json").read_text())["config"] for run in (whole, tmp_path / "run"))
+    assert "drawn_from" not in of_all
+    assert of_few["drawn_from"] == manifest["num_rows"]["train"] > of_few["num_samples"] == 4
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "count"), [(signal.SIGKILL, 50), (signal.SIGTERM, 5)])
 def test_the_command_stopped_by_a_signal_at_random_moments_ends_with_the_same_bits(
