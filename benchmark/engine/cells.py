@@ -42,7 +42,7 @@ class Row:
 
     @property
     def seed(self) -> str:
-        """The seed that set all others, or the names of those that differ."""
+        """The seed that most of the others share, and the names of those that differ from it."""
         return seed_of(self.training)
 
     @cached_property

@@ -1,5 +1,6 @@
 """What a recorded training says of itself: its seeds, its epochs, and what it shares with others."""
 
+from collections import Counter
 from typing import Any
 
 from benchmark.base.files import canonical_json
@@ -9,10 +10,11 @@ WATCHING = ("probe_every", "checkpoint_every")  # of a recipe: they decide no we
 
 
 def seed_of(training: dict[str, Any]) -> str:
-    """Return the seed that set all others, or the names of those that differ."""
+    """Return the seed that most of the others share, and the names of those that differ from it."""
     seeds = training.get("recipe", {}).get("seeds", {})
-    values = sorted(set(seeds.values()))
-    return str(values[0]) if len(values) == 1 else ", ".join(f"{name} {value}" for name, value in seeds.items())
+    shared = [value for value, count in Counter(seeds.values()).most_common(1) if count > 1 or len(seeds) == 1]
+    others = [f"{name} {value}" for name, value in seeds.items() if value not in shared]
+    return ", ".join([*map(str, shared), *others])
 
 
 def epochs(training: dict[str, Any]) -> float | None:

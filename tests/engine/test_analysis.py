@@ -13,6 +13,7 @@ from benchmark.engine.analysis import comparisons, dials, dirt, together
 from benchmark.engine.board import Section, sections
 from benchmark.engine.cells import names
 from benchmark.engine.charts import charts, profile_chart
+from benchmark.engine.trainings import seed_of
 from benchmark.generate import Generate
 from benchmark.study import read_design
 from benchmark.train import Train
@@ -158,6 +159,18 @@ def test_runs_that_were_probed_at_other_updates_are_of_one_cell() -> None:
     watched = [record for _, record in records_of(often, lambda form, _: 0.5)]
     both = {Path(f"{i}.json"): record for i, record in enumerate([*watched, *(r.record for r in board[0].rows)])}
     assert [len(section.cells) for section in sections(both)] == [1]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "said"),
+    [
+        ({"init": 3, "noise": 3}, "3"),
+        ({"eval": 2, "init": 2, "noise": 2, "order": 2, "subset": 0}, "2, subset 0"),
+        ({"init": 0, "noise": 1}, "init 0, noise 1"),
+    ],
+)
+def test_a_run_is_named_by_the_seed_that_most_share(seeds: dict[str, int], said: str) -> None:
+    assert seed_of({"recipe": {"seeds": seeds}}) == said
 
 
 def test_two_runs_are_too_few_to_compare() -> None:
