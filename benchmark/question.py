@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark import registry
@@ -91,7 +92,23 @@ def _method(control: dict[str, Any]) -> str:
     return registry.spec(registry.remake(Method, control["method"]))
 
 
-def make_metrics(asked: Sequence[str]) -> dict[str, Metric]:
+def find_scorers(folder: Path, cond: str, asked: Sequence[str], referee: str | None) -> None:
+    """Make what images of a dataset's condition will be scored by, and let go of it.
+
+    Raises:
+        UserError: No such metric or referee, one that does not fit, or weights that are not there.
+    """
+    from benchmark.engine.datasets import BuiltDataset
+
+    dataset = BuiltDataset.open(folder)
+    condition = registry.remake(Condition, dataset.condition(cond))
+    registry.make_referee(referee, condition, dataset.plan.source["name"]).identity()
+    for space in spaces_of(_made(asked)):
+        encoder(space).identity()
+    encoder.cache_clear()
+
+
+def _made(asked: Sequence[str]) -> dict[str, Metric]:
     """Return metrics by the words that make them: those asked for, else all that need nothing more than what is there.
 
     Raises:
@@ -103,7 +120,7 @@ def make_metrics(asked: Sequence[str]) -> dict[str, Metric]:
 
 def _metrics(asked: Sequence[str], reference: "Reference") -> dict[str, Metric]:
     """Return the metrics asked for; those that compare with captions only where every sample has one."""
-    metrics = make_metrics(asked)
+    metrics = _made(asked)
     if all(reference.captions):
         return metrics
     textual = [spec for spec, metric in metrics.items() if _needs_texts(metric)]

@@ -26,8 +26,7 @@ from benchmark.engine.studies import STUDIES, combinations
 from benchmark.evaluate import Evaluate, evaluate
 from benchmark.generate import Generate, generate
 from benchmark.leaderboard import Leaderboard, leaderboard
-from benchmark.observation import encoder
-from benchmark.question import make_metrics, spaces_of
+from benchmark.question import find_scorers
 from benchmark.train import RunDiverged, Train, train
 
 _ENTRIES = {"description": str, **dict.fromkeys(("build", "train", "generate", "evaluate", "grid", "together"), dict)}
@@ -216,7 +215,7 @@ def run(design: Design, rank: int = 0, world: int = 1) -> None:
     say(describe(design))
     build(design.build)
     mine = design.cells[rank::world]
-    _prepare([drawing for cell in mine for drawing in cell.drawings])
+    _prepare(design, rank, world)
     runs = [form for cell in mine for form in cell.trains]
     diverged = []
     for cell in mine:
@@ -278,23 +277,25 @@ def _failure(form: Train) -> Failure:
     )
 
 
-def _prepare(drawings: list[Drawing]) -> None:
-    """Draw the base's own images and find what scores need, so that what is missing shows before hours of training.
+def _prepare(design: Design, rank: int, world: int) -> None:
+    """Find what scores need and draw the base's own images, so that what is missing shows before hours of training.
 
     Raises:
-        UserError: Too few samples, prompts or settings that cannot be drawn, a metric or weights that are not there.
+        UserError: A metric, referee or weights that are not there, too few samples, or prompts that cannot be drawn.
     """
-    for floor in {drawing.floor.out: drawing.floor for drawing in drawings}.values():
-        generate(floor)
+    drawings = [drawing for cell in design.cells for drawing in cell.drawings]
     forms = [form for drawing in drawings for form in drawing.evaluate]
-    for space in {space for form in forms for space in spaces_of(make_metrics(form.metric))}:
-        encoder(space).identity()
-    encoder.cache_clear()
+    for metric, referee, cond in {(form.metric, form.referee, str(form.cond)) for form in forms}:
+        find_scorers(drawings[0].floor.dataset, cond, metric, referee)
+    floors = list({drawing.floor.out: drawing.floor for drawing in drawings}.values())
+    for floor in floors[rank::world]:
+        generate(floor)
 
 
 def _judge(drawings: list[Drawing]) -> None:
     """Draw and score runs in every way the study asks for."""
     for drawing in drawings:
+        generate(drawing.floor)
         generate(drawing.generate)
         for form in drawing.evaluate:
             evaluate(form)

@@ -382,6 +382,8 @@ def _config(form: Train, dataset: "BuiltDataset", method: Method, recipe: Any, n
         "base": form.base,
         "recipe": without_empty(asdict(recipe), "use_8bit_adam"),
     }
+    if form.probe_every:
+        config["probed_on"] = dataset.fingerprint("val")
     if not dataset.manifest.is_shuffled:
         config["drawn_from"] = dataset.manifest.num_rows["train"]  # the first rows of such a source may be alike
     return config if num_processes == 1 else {**config, "num_processes": num_processes}

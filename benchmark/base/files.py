@@ -168,7 +168,8 @@ def refuse_foreign(folder: Path, record: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; give another --out")
     own = f".{record.name}."  # of a record whose writing was broken off
-    if folder.exists() and not record.exists() and any(not path.name.startswith(own) for path in folder.iterdir()):
+    held = [path.name for path in folder.iterdir()] if folder.exists() else []
+    if any(not name.startswith(own) for name in held) and not record.exists():  # after the look: others begin here too
         raise UserError(f"{folder} is not empty and holds no {record.name}; give another --out")
 
 

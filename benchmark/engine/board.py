@@ -74,15 +74,21 @@ class Section:
 
     @cached_property
     def families(self) -> list[Family]:
-        """The cells by recipe but for the number of pairs, best normalised control first, with rank groups."""
+        """The cells by recipe but for the number of pairs, best normalised control first.
+
+        Rank groups are of those that were trained on as many pairs.
+        """
         kinds: dict[bytes, list[Cell]] = {}
         for cell in self.cells:
             kinds.setdefault(cell.family, []).append(cell)
         made = [Family(tuple(sorted(cells, key=lambda cell: cell.pairs or 0))) for cells in kinds.values()]
         controls = [family.budget.control for family in made]
         order = sorted(range(len(made)), key=lambda i: -(c.iqm if (c := controls[i]) else float("-inf")))
-        groups = _groups([_interval(controls[i]) for i in order])
-        return [replace(made[i], group=group) for i, group in zip(order, groups, strict=True)]
+        groups: dict[int, int | None] = {}
+        for pairs in {family.budget.pairs for family in made}:
+            alike = [i for i in order if made[i].budget.pairs == pairs]
+            groups |= zip(alike, _groups([_interval(controls[i]) for i in alike]), strict=True)
+        return [replace(made[i], group=groups[i]) for i in order]
 
 
 def counted(failures: Iterable[Failure], invalidated: Mapping[str, Invalidated]) -> list[Failure]:

@@ -230,7 +230,19 @@ def names(cells: Sequence[Cell], *, sized: bool = True) -> list[str]:
 
 
 def told_apart(cells: Sequence[Cell], but: tuple[str, ...] = ()) -> list[list[str]]:
-    """Return for each cell the settings, but for those named, that not all of the cells share, in words."""
+    """Return for each cell the settings, but for those named, that not all of the cells share, in words.
+
+    How closely runs were watched is said only where nothing else tells cells apart.
+    """
+    short, whole = _said_apart(cells, (*but, *WATCHING)), _said_apart(cells, but)
+    kinds = [(cell.method, *cell.training.get("corrupt", [])) for cell in cells]
+    count_short, count_whole = (
+        len({(*kind, *words) for kind, words in zip(kinds, each, strict=True)}) for each in (short, whole)
+    )
+    return short if count_short == count_whole else whole
+
+
+def _said_apart(cells: Sequence[Cell], but: tuple[str, ...]) -> list[list[str]]:
     said = [{name: text for name, text in _settings(cell).items() if name not in but} for cell in cells]
     fields = dict.fromkeys(field for one in said for field in one)
     varied = [field for field in fields if len({one.get(field) for one in said if one}) > 1]
@@ -242,5 +254,5 @@ def _settings(cell: Cell) -> dict[str, str]:
     said = {"pairs": f"{cell.pairs} pairs", "steps": f"{recipe['steps']} updates"} if recipe else {}
     if "drawn_from" in cell.training:
         said["drawn from"] = f"drawn from {cell.training['drawn_from']}"
-    others = sorted(recipe.keys() - {"steps", "seeds", *WATCHING})
+    others = sorted(recipe.keys() - {"steps", "seeds"})
     return said | {field: f"{field.replace('_', ' ')} {recipe[field]}" for field in others}

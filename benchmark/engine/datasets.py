@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import yaml
 from numpy.typing import NDArray
 
@@ -167,7 +166,7 @@ class BuiltDataset:
         for commit in self.commits(split):
             fault = check_file(self.folder, commit)
             if fault:
-                raise UserError(f"{self.folder}: {fault}; delete it and its record in commits/, and build again")
+                raise self._damaged(fault)
             if commit.file is None:
                 continue
             needed = list(dict.fromkeys([*wanted, "key"])) if excluded else wanted
@@ -177,22 +176,32 @@ class BuiltDataset:
                 elif row["key"] not in excluded:
                     yield place, {name: row[name] for name in wanted}
 
-    def columns(self, split: str, names: Sequence[str]) -> dict[str, list[Any]]:
-        """Return short columns of the rows that `rows` gives, without a look at the rest of the files.
+    def keys(self, split: str) -> list[str]:
+        """Return the keys of the rows that `rows` gives, without a look at the rest of the files.
 
         Raises:
-            UserError: A file is missing, or what was read of it is damaged.
+            UserError: A file is missing or does not hold as many rows as were committed, or its keys are damaged.
         """
-        tables = [table for path in self.files(split) for table in read_tables(path, names)]
-        table = pa.concat_tables(tables).take(pa.array(self.places(split)))
-        return {name: table[name].to_pylist() for name in names}
+        return [key for key in self._all_keys(split) if key not in self.manifest.excluded]
+
+    def _all_keys(self, split: str) -> Iterator[str]:
+        for commit in self.commits(split):
+            if commit.file is None:
+                continue
+            found = [key for t in read_tables(self.folder / commit.file, ["key"]) for key in t["key"].to_pylist()]
+            if len(found) != commit.num_ok:
+                raise self._damaged(f"{commit.file} is not the file that was committed")
+            yield from found
+
+    def _damaged(self, fault: str) -> UserError:
+        return UserError(f"{self.folder}: {fault}; delete it and its record in commits/, and build again")
 
     def places(self, split: str) -> NDArray[np.int64]:
         """Return where the rows that `rows` gives lie among all rows of the split's files."""
         if not self.manifest.excluded:
             return np.arange(self.manifest.num_rows[split])
-        keys = (key for path in self.files(split) for t in read_tables(path, ["key"]) for key in t["key"].to_pylist())
-        return np.array([i for i, key in enumerate(keys) if key not in self.manifest.excluded], dtype=np.int64)
+        keys, excluded = self._all_keys(split), self.manifest.excluded
+        return np.array([i for i, key in enumerate(keys) if key not in excluded], dtype=np.int64)
 
 
 def write_command(folder: Path, command: str) -> None:

@@ -95,7 +95,7 @@ class Subset:
     Attributes:
         rows: Their places (N,) among the training rows, in the order of the draw.
         keys: Theirs.
-        sha256: Of their keys and pictures: it stays as it is when the dataset grows, while the draw is the same.
+        sha256: Of their keys and of the shards they lie in, which a larger dataset holds as they are.
     """
 
     rows: NDArray[np.int64]
@@ -109,10 +109,12 @@ class Subset:
         Raises:
             UserError: The dataset holds too few rows.
         """
-        keys, pictures = dataset.columns("train", ["key", "sha256"]).values()
+        keys = dataset.keys("train")
         rows = choose_rows(keys, num_samples, replicate, subset_seed, dataset.manifest.is_shuffled)
-        chosen = tuple(keys[i] for i in rows)
-        return cls(rows, chosen, sha256(canonical_json([chosen, [pictures[i] for i in rows]])))
+        chosen, commits = tuple(keys[i] for i in rows), dataset.commits("train")
+        ends = np.cumsum([commit.num_ok for commit in commits])
+        shards = np.unique(np.searchsorted(ends, dataset.places("train")[rows], side="right"))
+        return cls(rows, chosen, sha256(canonical_json([chosen, [commits[i].sha256 for i in shards]])))
 
 
 def choose_rows(

@@ -6,7 +6,7 @@ from typing import Any
 from benchmark.base.files import canonical_json
 
 _OF_A_DRAW = ("name", "step", "replicate", "pairs_sha256")
-WATCHING = ("probe_every", "checkpoint_every")  # of a recipe: they decide no weights
+WATCHING = ("probe_every", "checkpoint_every")  # of a recipe: they decide how closely a run was watched, no weights
 
 
 def seed_of(training: dict[str, Any]) -> str:
@@ -35,7 +35,7 @@ def recipe_of(training: dict[str, Any], method: str, but: tuple[str, ...] = ()) 
     """Return what two trainings share that differ in seeds, the draw of their data, and fields named, alone."""
     if "parts" in training:
         return b"+".join(recipe_of(part, method, but) for part in training["parts"])
-    recipe = {key: value for key, value in training["recipe"].items() if key not in ("seeds", *WATCHING, *but)}
+    recipe = {key: value for key, value in training["recipe"].items() if key not in ("seeds", *but)}
     whole = {"method": method, **training, "recipe": recipe}
     return canonical_json({key: whole[key] for key in whole if key not in (*_OF_A_DRAW, *but)})
 
@@ -49,12 +49,11 @@ def identity_of(training: dict[str, Any], method: str) -> bytes:
     """Return all that decides the weights: two trainings that share it are one, whatever their folders were called."""
     if "parts" in training:
         return b"+".join(identity_of(part, method) for part in training["parts"])
-    recipe = {key: value for key, value in training["recipe"].items() if key not in WATCHING}
-    whole = {"method": method, **training, "recipe": recipe}
-    return canonical_json({key: value for key, value in whole.items() if key != "name"})
+    return canonical_json({"method": method, **{key: value for key, value in training.items() if key != "name"}})
 
 
 def draw_of(training: dict[str, Any]) -> str:
-    """Return seeds and draw of the data: all that trainings of one recipe differ in."""
+    """Return seeds and draw of the data, with its pairs: all that trainings of one recipe differ in."""
     parts = training.get("parts", [training])
-    return "; ".join(f"{seed_of(part)}, draw {part.get('replicate', 0)}" for part in parts)
+    draws = ((seed_of(part), part.get("replicate", 0), part.get("pairs_sha256", "")[:16]) for part in parts)
+    return "; ".join(f"{seeds}, draw {number} {pairs}" for seeds, number, pairs in draws)

@@ -55,6 +55,7 @@ def test_a_study_goes_from_data_to_board_and_resumes(tmp_path: Path, capsys: pyt
     [
         ('[generate]\ntier = "quick"', "--tier quick is of 1000 samples"),
         ('[evaluate]\nmetric = ["fid:nowhere"]\n[generate]', "the weights of Inception are missing"),
+        ('[evaluate]\nreferee = "openpose"\n[generate]', "the referee openpose makes pose maps"),
     ],
 )
 def test_what_a_study_cannot_be_judged_by_is_told_before_it_trains(

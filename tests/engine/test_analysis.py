@@ -13,9 +13,9 @@ from benchmark.engine.analysis import comparisons, dials, dirt, together
 from benchmark.engine.board import Section, sections
 from benchmark.engine.cells import names
 from benchmark.engine.charts import charts, profile_chart
-from benchmark.engine.trainings import seed_of
+from benchmark.engine.trainings import draw_of, seed_of
 from benchmark.generate import Generate
-from benchmark.study import read_design
+from benchmark.study import Design, read_design
 from benchmark.train import Train
 from tests.engine.test_studies import records_of
 
@@ -140,17 +140,20 @@ def test_sizes_are_compared_with_the_next_smaller_and_only_after_an_epoch() -> N
 
 
 def test_methods_are_compared_on_the_most_pairs_that_both_were_trained_on() -> None:
-    records = [record for _, record in records_of(read_design("ablation", Path("elsewhere")), ranked)]
-    board = board_of("dataset_size", lambda form, _: 0.5 + 0.001 * form.seed, *records)
-    section = max(board, key=lambda one: len(one.rows))
-    assert len(section.rows) == 18 + 6 * 3  # every size beside every method
-    found = {(one.mine, one.other): one for one in comparisons(section)}
-    assert ("controlnet, 4000 pairs", "t2i_adapter, 4000 pairs") in found
+    design = read_design("dataset_size", Path("elsewhere"))
+    small = [cell for cell in design.cells if (cell.trains[0].num_samples or 0) < 3000]
+    other = [replace(cell, trains=(replace(cell.trains[0], method="t2i_adapter"),)) for cell in small]
+    records = [record for _, record in records_of(replace(design, name="other", cells=tuple(other)), lambda *_: 0.4)]
+    [section] = board_of("dataset_size", lambda form, _: 0.5 + 0.001 * form.seed, *records)
+    found = [(one.mine, one.other) for one in comparisons(section)]
+    assert [pair for pair in found if len({name.split(", ")[0] for name in pair}) > 1] == [
+        ("controlnet, 1000 pairs", "t2i_adapter, 1000 pairs")
+    ]
     assert ("controlnet, 30000 pairs", "controlnet, 10000 pairs") in found
-    assert not [pair for pair in found if len({name.split(", ")[0] for name in pair}) > 1 and "4000" not in pair[0]]
+    assert [(family.budget.pairs, family.group) for family in section.families] == [(30000, 1), (1000, 1)]
 
 
-def test_runs_that_were_probed_at_other_updates_are_of_one_cell() -> None:
+def test_how_closely_runs_were_watched_is_named_only_where_nothing_else_tells_them_apart() -> None:
     board = board_of("seeds", lambda form, _: 0.5)
     design = read_design("seeds", Path("elsewhere"))
     trains = [replace(cell.trains[0], probe_every=50) for cell in design.cells]
@@ -158,7 +161,29 @@ def test_runs_that_were_probed_at_other_updates_are_of_one_cell() -> None:
     assert [len(section.cells) for section in board] == [1]
     watched = [record for _, record in records_of(often, lambda form, _: 0.5)]
     both = {Path(f"{i}.json"): record for i, record in enumerate([*watched, *(r.record for r in board[0].rows)])}
-    assert [len(section.cells) for section in sections(both)] == [1]
+    [section] = sections(both)
+    assert {section.method(cell) for cell in section.cells} == {
+        "controlnet, probe every 200",
+        "controlnet, probe every 50",
+    }
+    precise = [record for _, record in records_of(with_precision(often), lambda form, _: 0.5)]
+    [section] = board_of("seeds", lambda form, _: 0.5, *precise)
+    assert {section.method(cell) for cell in section.cells} == {
+        "controlnet, mixed precision bf16",
+        "controlnet, mixed precision no",
+    }
+
+
+def with_precision(design: Design) -> Design:
+    trains = [replace(cell.trains[0], mixed_precision="no") for cell in design.cells]
+    cells = tuple(replace(cell, trains=(train,)) for cell, train in zip(design.cells, trains, strict=True))
+    return replace(design, name="precise", cells=cells)
+
+
+def test_draws_of_other_pairs_are_other_runs_though_seeds_and_numbers_are_the_same() -> None:
+    pairs = [{"recipe": {"seeds": {"init": 0}}, "replicate": 0, "pairs_sha256": sha} for sha in ("a", "b")]
+    assert draw_of(pairs[0]) != draw_of(pairs[1])
+    assert draw_of({"parts": pairs}) == f"{draw_of(pairs[0])}; {draw_of(pairs[1])}"
 
 
 @pytest.mark.parametrize(

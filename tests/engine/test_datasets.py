@@ -2,13 +2,17 @@
 
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pyarrow import parquet
 
 from benchmark import build
 from benchmark.base.errors import UserError
+from benchmark.base.files import sha256_file
 from benchmark.engine.datasets import BuiltDataset
+from benchmark.engine.reader import Subset
 
 WORDS = ["--cond", "seg", "--cond", "canny", "--source", "scenes,val=8,test=24", "--size", "500", "--workers", "1"]
 
@@ -40,6 +44,33 @@ def test_a_damaged_file_is_an_error_or_changes_nothing(pattern: str, cut: bool, 
         except UserError:
             errors += 1
     assert errors == 25 if cut or path.suffix == ".parquet" else errors > 20
+
+
+def test_the_keys_of_a_shard_with_fewer_rows_than_were_committed_are_refused(copy: Path) -> None:
+    dataset = BuiltDataset.open(copy)
+    assert dataset.keys("val") == [row["key"] for row in dataset.rows("val", ["key"])]
+    (shard,) = copy.glob("data/val-*")
+    parquet.write_table(parquet.read_table(shard).slice(0, 5), shard)
+    with pytest.raises(UserError, match="is not the file that was committed; delete it"):
+        dataset.keys("val")
+
+
+def test_pairs_are_named_by_all_that_their_shards_hold(copy: Path) -> None:
+    """Also by captions and maps, which a row that was read again may have otherwise under the same plan."""
+    dataset = BuiltDataset.open(copy)
+    before = Subset.of(dataset, 40, 0, 0)
+    (shard,) = copy.glob("data/train-*")
+    table = parquet.read_table(shard)
+    captions = table["caption"].to_pylist()[::-1]
+    parquet.write_table(table.set_column(table.column_names.index("caption"), "caption", [captions]), shard)
+    digest = sha256_file(shard)
+    own = shard.rename(shard.with_name(f"train-000000-{digest[:12]}.parquet"))
+    forged = {"file": f"data/{own.name}", "sha256": digest, "num_bytes": own.stat().st_size}
+    shards = [{**s, **forged} if s["shard"] == "train-000000" else s for s in dataset.manifest.shards]
+    mended = replace(dataset, manifest=replace(dataset.manifest, shards=shards))
+    after = Subset.of(mended, 40, 0, 0)
+    assert before.keys == after.keys
+    assert before.sha256 != after.sha256
 
 
 @pytest.mark.parametrize("kind", ["a shard", "a commit", "the manifest", "the plan"])
