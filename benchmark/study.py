@@ -295,7 +295,7 @@ def _prepare(design: Design, rank: int, world: int) -> None:
 def _judge(drawings: list[Drawing]) -> None:
     """Draw and score runs in every way the study asks for."""
     for drawing in drawings:
-        generate(drawing.floor)
+        generate(drawing.floor)  # that of another process may not be whole yet
         generate(drawing.generate)
         for form in drawing.evaluate:
             evaluate(form)
