@@ -23,7 +23,7 @@ from benchmark.cli import main as cli_main
 from benchmark.contracts.plugins import Annotator, Condition, Images, Part, Source
 from benchmark.engine import hygiene
 from benchmark.engine.columns import check_columns, source_identity
-from benchmark.engine.datasets import BuiltDataset, Manifest, card, write_command
+from benchmark.engine.datasets import BuiltDataset, Manifest, Origin, card, read_origin, write_origin
 from benchmark.engine.executors import run_local, run_ray
 from benchmark.engine.exporters import export
 from benchmark.engine.pictures import grid
@@ -54,7 +54,11 @@ class Build:
     out: Path | None = option(
         "dataset folder (default: datasets/<recipe>-<resolution>, or <source>-<conditions>-<resolution>)", None, Path
     )
-    workers: int | None = option("processes (default: as many as there are processors)", None, positive)
+    workers: int | None = option(
+        "processes (default: as many as cores may be used; where models run on a GPU one, with ray one for each GPU)",
+        None,
+        positive,
+    )
     engine: str = option("local, or ray: the Ray cluster at RAY_ADDRESS, else one started on this machine", "local")
     rank: int = option("which share of the shards this process makes, when several share a folder", 0, non_negative)
     world: int = option("how many processes share the folder, each with its --rank", 1, positive)
@@ -171,8 +175,20 @@ def _made(plan: Plan, folder: Path, form: Build, parts: list[Part]) -> Iterator[
             yield read_commit(folder, part.name)
         else:
             missing.append(part)
-    run = partial(run_ray, warm=plan.loads_models) if form.engine == "ray" else run_local
-    yield from run(partial(_build_shared, plan, folder), missing, form.workers)
+    build_one = partial(_build_shared, plan, folder)
+    if form.engine == "ray":
+        yield from run_ray(build_one, missing, form.workers, warm=plan.loads_models)
+    else:
+        yield from run_local(build_one, missing, form.workers or (1 if _is_on_gpu(plan) else None))
+
+
+def _is_on_gpu(plan: Plan) -> bool:
+    """Whether models would run on this machine's GPU, where those of many processes may not find room."""
+    if not plan.loads_models:
+        return False
+    from benchmark.engine.pretrained import choose_device
+
+    return choose_device(None) == "cuda"
 
 
 def _build_shared(plan: Plan, folder: Path, part: Part) -> Commit:
@@ -241,12 +257,22 @@ def build(form: Build) -> BuiltDataset | None:
 
 
 def _conclude(plan: Plan, manifest: Manifest, folder: Path, form: Build) -> BuiltDataset:
+    current = _is_current(folder, manifest)
+    if form.retry_failed is None and not current:  # before the check: a retry, which may follow it, knows neither
+        write_origin(folder, _origin(form))
     _check(manifest, folder, form)
-    if _is_current(folder, manifest):
+    if current:
         say(f"{folder} is already built")
     else:
         _finish(plan, manifest, folder, form)
     return BuiltDataset.open(folder)
+
+
+def _origin(form: Build) -> Origin:
+    """Return what builds the same anywhere, and whom to credit for the source."""
+    anywhere = replace(form, workers=None, engine="local", rank=0, world=1, out=None)
+    command = command_line(anywhere, typed(Build, preset({"recipe": form.recipe})))
+    return Origin(command, read_recipe(form.recipe).credit if form.recipe else "")
 
 
 def retry_failed(form: Build, folder: Path) -> BuiltDataset:
@@ -306,12 +332,9 @@ def _is_current(folder: Path, manifest: Manifest) -> bool:
 
 def _finish(plan: Plan, manifest: Manifest, folder: Path, form: Build) -> None:
     """Write preview and card, then the manifest that makes the dataset whole."""
-    anywhere = replace(form, workers=None, engine="local", rank=0, world=1, out=None)
-    command = command_line(anywhere, typed(Build, preset({"recipe": form.recipe})))
-    credit = read_recipe(form.recipe).credit if form.recipe else ""
     replace_file(folder / "preview.png", encode_png(_preview(plan, manifest, folder)))
-    replace_file(folder / "README.md", card(plan, manifest, folder.resolve().name, command, credit).encode())
-    write_command(folder, command)
+    text = card(plan, manifest, folder.resolve().name, read_origin(folder))
+    replace_file(folder / "README.md", text.encode())
     manifest.write(folder)
     counts = ", ".join(f"{count} {split}" for split, count in manifest.num_rows.items())
     say(f"built {folder}: {counts}; pictures in {folder / 'preview.png'}")

@@ -1,5 +1,6 @@
 """Write files so that nothing half-written is ever read: canonical JSON, atomic replace, create-once, hashes."""
 
+import errno
 import hashlib
 import json
 import os
@@ -11,6 +12,7 @@ from typing import Any
 from benchmark.base.errors import UserError
 
 _ABSENT = "absent"
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)  # of exFAT, and of some mounted storage
 _REMEDY = "delete it or restore it"
 _SEAL_BEFORE, _SEAL_BEHIND = b'{\n  "content_sha256": "', b'",'
 
@@ -67,6 +69,11 @@ def read_bytes(path: Path) -> bytes:
 def without_empty(record: dict[str, Any], *names: str) -> dict[str, Any]:
     """Return a record without those of the named fields that are empty: one without a feature stays as it was."""
     return {name: value for name, value in record.items() if name not in names or value}
+
+
+def short_name(name: str, at_most: int) -> str:
+    """Return a name, a longer one than so many characters cut and ended by its hash, as file systems need it."""
+    return name if len(name) <= at_most else f"{name[: at_most - 33]}-{sha256(name.encode())[:32]}"
 
 
 def utf8(text: str) -> str:
@@ -141,13 +148,25 @@ def create_once(path: Path, data: bytes) -> bool:
     try:
         temporary.write_bytes(data)
         sync(temporary)
-        os.link(temporary, path)
+        _link(temporary, path, data)
     except FileExistsError:
         return False
     finally:
         temporary.unlink(missing_ok=True)
     sync(path.parent)
     return True
+
+
+def _link(whole: Path, path: Path, data: bytes) -> None:
+    """Give a file a second name that nobody has, or create it there where the file system knows no second names."""
+    try:
+        os.link(whole, path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        with path.open("xb") as file:  # not at once: who looks meanwhile finds a part of it, and is refused
+            file.write(data)
+        sync(path)
 
 
 def sync(path: Path) -> None:

@@ -11,16 +11,20 @@ from pathlib import Path
 _RECORDED = ("torch", "diffusers", "transformers", "datasets", "torchmetrics", "numpy", "opencv-python-headless")
 
 
+def usable_cores() -> int:
+    """Return how many cores this process may use: on a shared machine fewer than there are, where the system tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @cache
 def machine() -> str:
     """Return the processor's name and the number of cores this process may use."""
-    cores = len(os.sched_getaffinity(0))
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         name = platform.processor() or platform.machine()
-    return f"{name}, {cores} cores"
+    return f"{name}, {usable_cores()} cores"
 
 
 def package_versions() -> dict[str, str]:

@@ -20,7 +20,7 @@ from benchmark.engine.plan import Plan
 from benchmark.engine.shards import Commit, Place, check_file, fingerprint, located_rows, read_tables
 
 MANIFEST_VERSION = 1
-_COMMAND = "command.json"
+_ORIGIN = "command.json"
 _HYGIENE = {"excluded", "reported", "counts"}
 
 
@@ -123,9 +123,8 @@ class BuiltDataset:
     @property
     def command(self) -> str | None:
         """What builds the same, wherever and in however many processes; None of a dataset that does not say."""
-        path = self.folder / _COMMAND
-        command = read_json(path).get("command") if path.exists() else None
-        return command if isinstance(command, str) else None
+        origin = read_origin(self.folder)
+        return origin.command if origin else None
 
     def condition(self, name: str) -> dict[str, Any]:
         """Return the description of one of the dataset's conditions.
@@ -204,20 +203,38 @@ class BuiltDataset:
         return np.array([i for i, key in enumerate(keys) if key not in excluded], dtype=np.int64)
 
 
-def write_command(folder: Path, command: str) -> None:
-    """Put what builds the same dataset beside it."""
-    replace_file(folder / _COMMAND, pretty_json({"command": command}))
+@dataclass(frozen=True)
+class Origin:
+    """Where a dataset is from.
+
+    Attributes:
+        command: That builds the same.
+        credit: Whom to credit for the source, in Markdown.
+    """
+
+    command: str
+    credit: str = ""
 
 
-def card(plan: Plan, manifest: Manifest, name: str, command: str, credit: str = "") -> str:
+def write_origin(folder: Path, origin: Origin) -> None:
+    """Put where a dataset is from beside it."""
+    replace_file(folder / _ORIGIN, pretty_json(without_empty(asdict(origin), "credit")))
+
+
+def read_origin(folder: Path) -> Origin | None:
+    """Return where a dataset is from; None of one that does not say."""
+    path = folder / _ORIGIN
+    return read_form(Origin, path, "delete it") if path.exists() else None
+
+
+def card(plan: Plan, manifest: Manifest, name: str, origin: Origin | None) -> str:
     """Return the dataset card: the header that tells `datasets` which files are data, then text for people.
 
     Args:
         plan: What was built.
         manifest: How it turned out.
         name: Of the folder.
-        command: That builds the same.
-        credit: Whom to credit for the source, in Markdown.
+        origin: Where it is from, if that is known.
     """
     shards = [s for s in manifest.shards if s["file"]]
     files = [
@@ -248,14 +265,14 @@ Pairs of image, caption and condition map ({conditions}) at {plan.resolution} x 
 
 Rows that failed: {len(manifest.failed)}.{dropped}{captions} Fingerprint: `{manifest.fingerprint}`.
 {_hygiene_text(manifest)}
-Made by `{command}` from
+{f"Made by `{origin.command}` from" if origin else "Made from"}
 
 ```json
 {json.dumps({"source": plan.source, "identity": plan.source_identity, "annotators": plan.annotators}, indent=2)}
 ```
 
 Open with `datasets.load_dataset("{name}")` from the folder above.
-{credit and chr(10) + credit}"""
+{chr(10) + origin.credit if origin and origin.credit else ""}"""
 
 
 def _hygiene_text(manifest: Manifest) -> str:

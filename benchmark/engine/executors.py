@@ -21,6 +21,7 @@ from threading import Thread
 from typing import Any, TypeVar
 
 from benchmark.base.errors import UserError
+from benchmark.base.provenance import usable_cores
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -35,9 +36,9 @@ def run_local(function: Callable[[T], R], items: Sequence[T], workers: int | Non
     Args:
         function: What to run; it can be pickled.
         items: Its arguments.
-        workers: Processes; by default as many as this machine has processors.
+        workers: Processes; by default as many as this one may use cores.
     """
-    workers = min(workers or os.cpu_count() or 1, len(items))
+    workers = min(workers or usable_cores(), len(items))
     if workers <= 1:
         yield from map(function, items)
         return
@@ -128,7 +129,7 @@ def run_ray(function: Callable[[T], R], items: Sequence[T], workers: int | None,
     Args:
         function: What to run; it can be pickled.
         items: Its arguments, hashable.
-        workers: Items at a time; by default as many as the cluster has processors.
+        workers: Items at a time; by default as many as the cluster has processors, or, where it is warm, GPUs.
         warm: Whether the processes are actors, which keep what the function loads, and have a share of a GPU each.
 
     Raises:
@@ -144,8 +145,9 @@ def run_ray(function: Callable[[T], R], items: Sequence[T], workers: int | None,
 
     with _cluster(workers) as ray:
         resources = ray.cluster_resources()
-        workers = min(workers or max(1, int(resources.get("CPU", 0))), len(items))
         gpus = int(resources.get("GPU", 0))
+        usual = gpus if warm and gpus else max(1, int(resources.get("CPU", 0)))
+        workers = min(workers or usual, len(items))
         try:
             yield from _by_actors(ray, call, items, workers, gpus) if warm else _by_tasks(ray, call, items, workers)
         except ray.exceptions.RayTaskError as error:
@@ -214,7 +216,7 @@ def _cluster(workers: int | None) -> Iterator[Any]:
         own: dict[str, Any] = {}
         if not address:
             logs = stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True))
-            own = {"num_cpus": workers or os.cpu_count(), "include_dashboard": False, "_temp_dir": logs}
+            own = {"num_cpus": workers or usable_cores(), "include_dashboard": False, "_temp_dir": logs}
             own["object_store_memory"] = _STORE_BYTES
         try:
             ray.init(address or "local", log_to_driver=False, logging_level="ERROR", **own)

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from benchmark.base.console import say, track
 from benchmark.base.errors import UserError, did_you_mean
-from benchmark.base.files import canonical_json, pretty_json, read_json, replace_file, sha256
+from benchmark.base.files import canonical_json, pretty_json, read_json, replace_file, sha256, short_name
 from benchmark.contracts.plugins import SPLITS
 from benchmark.engine.datasets import BuiltDataset
 
@@ -121,4 +121,4 @@ def safe_name(key: str) -> str:
     """
     name = quote(key, safe="").replace(".", "%2E")
     name = f"%5F{name[1:]}" if name.startswith("_") else name
-    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 33]}-{sha256(key.encode())[:32]}"
+    return short_name(name, _LONGEST_NAME)

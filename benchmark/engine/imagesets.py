@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmark.base.errors import UserError, did_you_mean
-from benchmark.base.files import canonical_json, replace_file, sha256, sha256_file
+from benchmark.base.files import canonical_json, replace_file, sha256, sha256_file, short_name
 from benchmark.base.forms import checked
 from benchmark.base.images import BadImage, check_sums, decode_rgb, encode_png
 from benchmark.contracts.records import Imaging
@@ -22,6 +22,7 @@ from benchmark.engine.stored import Stored
 
 PROMPTS = ("full", "none", "insufficient", "conflicting")
 PER_CONDITION = "num_images_per_condition"
+_LONGEST_NAME = 200  # of the 255 bytes that file systems allow: what writes it adds to it
 _INSUFFICIENT = "a high-quality, detailed, and professional image"  # arXiv 2302.05543, section 4.2
 
 
@@ -88,8 +89,8 @@ def shuffled_step(setting: str, count: int) -> int:
 
 
 def image_path(folder: Path, key: str) -> Path:
-    """Return where the image of a key is kept; any key is a safe file name."""
-    return folder / f"{quote(key, safe='')}.png"
+    """Return where the image of a key is kept: percent-encoded, which makes any key a safe file name, and cut if long."""
+    return folder / f"{short_name(quote(key, safe=''), _LONGEST_NAME)}.png"
 
 
 def numbered(config: dict[str, Any]) -> int:

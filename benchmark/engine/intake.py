@@ -17,7 +17,10 @@ Copy = Callable[[Sample, Transform], dict[str, Map]]
 
 @dataclass(frozen=True)
 class Usable:
-    """A sample whose image could be read, with the bytes to store, the pixels they decode to, and what was measured."""
+    """A sample whose image could be read, with the bytes to store, the pixels they decode to, and what was measured.
+
+    The sample no longer holds its original image, nor its columns.
+    """
 
     sample: Sample
     data: bytes
@@ -77,7 +80,8 @@ def _prepare(sample: Sample, plan: Plan, copy: Copy) -> Usable:
         small = decode_rgb(data)
     caption = sample.caption if plan.captioner is None else "to be written"  # it may be, and is checked then
     quality = hygiene.measure(plan.hygiene, source, small, caption) if plan.hygiene else None
-    return Usable(sample, data, small, transform, copied, quality)
+    rest = replace(sample, image=b"", columns={})  # a shard's originals together may be gigabytes
+    return Usable(rest, data, small, transform, copied, quality)
 
 
 def _check_texts(sample: Sample) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import resource
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -109,7 +110,8 @@ def peak_memory_gib(device: torch.device) -> float:
     """Return the most memory this process had so far, on its GPU if that is where it computes, in GiB."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB
+    unit = 1 if platform.system() == "Darwin" else 2**10  # Linux counts in KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 def read_curve(run: Path) -> list[dict[str, Any]]:

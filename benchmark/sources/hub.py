@@ -123,7 +123,7 @@ class Hub(Source):
         return ranges | {"train": (train, first, None)}
 
     def _num_rows(self, split: str, at_most: int) -> int:
-        data = self._splits[split]
+        data = self._undecoded(split, ())
         rows = len(data) if isinstance(data, Dataset) else sum(1 for _ in data.take(at_most))
         if rows < 3:
             raise UserError(f"{self.path}: {rows} rows in {split} are too few; a dataset needs at least 3")
@@ -180,8 +180,12 @@ class Hub(Source):
             yield from _stream(self, split, tuple(columns)).rows(start, stop)
 
     def _undecoded(self, split: str, columns: Sequence[str]) -> Dataset | IterableDataset:
-        """Return a split whose pictures in some columns are left encoded."""
-        data = self._splits[split]
+        """Return a split with image, caption and some columns alone, pictures left encoded.
+
+        Of all others the library would decode the pictures, and stop at a damaged one.
+        """
+        wanted = dict.fromkeys((self.image, *filter(None, [self._caption_column]), *columns))
+        data = self._splits[split].select_columns(list(wanted))
         for column in columns:
             if isinstance((data.features or {}).get(column), Image):
                 data = data.cast_column(column, Image(decode=False))
