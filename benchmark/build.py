@@ -253,7 +253,26 @@ def build(form: Build) -> BuiltDataset | None:
     if form.world > 1 and (missing := _commit_share(plan, source, folder, form)):
         say(f"rank {form.rank} of {form.world} has built its share; {missing} shards of others are missing in {folder}")
         return None
-    return _conclude(plan, _build_parts(plan, source, folder, form), folder, form)
+    manifest = _build_parts(plan, source, folder, form)
+    _refuse_fewer(manifest, folder, form.size)
+    return _conclude(plan, manifest, folder, form)
+
+
+def _refuse_fewer(manifest: Manifest, folder: Path, size: int) -> None:
+    """Refuse to make a finished dataset smaller: runs and records name pairs that it would no longer hold.
+
+    Raises:
+        UserError: It holds shards that a build of this size leaves out.
+    """
+    if not (folder / "manifest.json").exists():
+        return
+    present = BuiltDataset.open(folder).manifest
+    if {shard["shard"] for shard in present.shards} - {shard["shard"] for shard in manifest.shards}:
+        held = present.num_rows["train"]
+        raise UserError(
+            f"{folder} holds {held} training pairs, and --size {size} would leave some out; give --size {held} or "
+            "more, or another --out (training reads fewer by --num-samples)"
+        )
 
 
 def _conclude(plan: Plan, manifest: Manifest, folder: Path, form: Build) -> BuiltDataset:

@@ -46,6 +46,7 @@ class Evaluate:
     controlnetpp: bool = option("also the condition's scores of the ControlNet++ paper, as coded and mended", False)
     results: Path = option("where the record goes", Path("results"), Path)
     cache: Path = option("where vectors of images are kept for the next metric", Path("runs/cache"), Path)
+    device: str | None = option("where the autoencoder runs: cpu or cuda (default: cuda where there is one)", None)
 
 
 def evaluate(form: Evaluate) -> Path:
@@ -57,6 +58,7 @@ def evaluate(form: Evaluate) -> Path:
     from benchmark.engine import imagesets
     from benchmark.engine.bases import load_base
     from benchmark.engine.datasets import BuiltDataset
+    from benchmark.engine.pretrained import choose_device, within_memory
     from benchmark.engine.records import read_record, record_path, samples_table, write_record
 
     config = _config(form)
@@ -78,13 +80,15 @@ def evaluate(form: Evaluate) -> Path:
         _say_scores(known, condition, path)
         say("they were already scored")
         return path
-    base = load_base(config["base"]["name"])
-    subject = Subject(config, reference, dataset, base, generated, no_control)
-    record = _record(form, question, condition, subject)
+    trained_by, curve = _training_provenance(config["control"]), _curve(config["control"])  # before hours of reading
+    base = load_base(config["base"]["name"], choose_device(form.device))
+    subject = Subject(config, reference, dataset, base, generated, no_control, trained_by)
+    with within_memory("give --device cpu"):
+        record = _record(form, question, condition, subject)
     beside = {
         ".webp": _strip(condition, reference, subject.evidence(slice(0, _STRIP_COLUMNS))),
         ".parquet": samples_table(record, reference.keys),
-        **_curve(config["control"]),
+        **curve,
     }
     write_record(form.results, record, beside)
     _say_scores(record, condition, path)
@@ -202,6 +206,7 @@ class Subject:
         base: Whose autoencoder is the ceiling.
         generated: Sets of images, as many as there are of each sample.
         no_control: Those of the floor.
+        trained_by: What produced the run behind the images, if one did.
     """
 
     config: dict[str, Any]
@@ -210,6 +215,7 @@ class Subject:
     base: "Base"
     generated: "list[ImageSet]"
     no_control: "list[ImageSet]"
+    trained_by: dict[str, Any] | None
 
     @property
     def contents(self) -> list[str]:
@@ -286,7 +292,7 @@ def _record(form: Evaluate, question: Question, condition: Condition, subject: S
         counts=Counts(requested=asked, generated=asked, failed=0),
         environment={
             **provenance(command_line(form)),
-            "training": _training_provenance(config["control"]),
+            "training": subject.trained_by,
             "building": subject.dataset.command,
             "images": _contents(subject.generated, subject.no_control),
             "drawing": [_drawn_by(each[0].folder) for each in (subject.generated, subject.no_control)],

@@ -77,7 +77,7 @@ def generate(form: Generate) -> Path:
     from benchmark.engine import imagesets, runs
     from benchmark.engine.bases import load_base, refuse_unfit
     from benchmark.engine.datasets import BuiltDataset
-    from benchmark.engine.pretrained import choose_device
+    from benchmark.engine.pretrained import choose_device, within_memory
 
     asked, form = form, _of_tier(form)
     _check(form, imagesets.PROMPTS)
@@ -86,6 +86,9 @@ def generate(form: Generate) -> Path:
     base = load_base(base_name, choose_device(form.device))
     for control in controls:
         refuse_unfit(base, control.module, control.description["name"])
+        control.module.to(base.device)
+    for run in form.run:
+        runs.refuse_other_base(run, base.name, base.weights_sha256)
     names = [control.condition for control in controls] or [str(dataset.plan.conditions[0]["name"])]
     references = [imagesets.load_reference(dataset, form.split, name, form.limit) for name in names]
     reference, settings = references[0], _sampling(form, base)
@@ -107,7 +110,8 @@ def generate(form: Generate) -> Path:
     runs.begin(folder, runs.IMAGES, config, runs.provenance(command_line(asked)))
     conditions = [registry.remake(Condition, dataset.condition(name)) for name in names]
     module = _sum([control.module for control in controls])
-    _fill(folder, images, base, module, list(zip(conditions, references, strict=True)), settings, form)
+    with within_memory("give a smaller --batch"):
+        _fill(folder, images, base, module, list(zip(conditions, references, strict=True)), settings, form)
     runs.finish(folder, runs.IMAGES, "finished")
     say(f"generated {len(images)} images in {folder}")
     return folder
@@ -291,8 +295,6 @@ def _fill(
     reference = followed[0][1]
     side = reference.images(slice(1)).shape[1]
     texts = prompts(form.prompts, reference.captions)
-    if module is not None:
-        module.to(base.device)
     with progress(len(names), f"generate {folder.name}", "images") as bar:
         for start in range(0, len(names), form.batch):
             places = list(range(start, min(start + form.batch, len(names))))

@@ -133,6 +133,8 @@ def _comparability(
     config: dict[str, Any], dataset: "BuiltDataset", metrics: Mapping[str, Metric], referee: Annotator
 ) -> dict[str, Any]:
     """Return everything that must agree before two records may be compared; nothing about training is in it."""
+    from benchmark.engine.imagesets import comparable_base
+
     # records of conflicting prompts without this held `shuffled` against the map whose caption was the prompt
     shuffled = {"shuffled": "half the set away and one more"} if config["prompts"] == "conflicting" else {}
     return {
@@ -144,7 +146,11 @@ def _comparability(
         "referee": {"spec": registry.full_spec(referee), **referee.identity()},
         "spaces": {label(space): encoder(space).identity() for space in sorted(spaces_of(metrics))},
         "metrics": {_portable(spec, metric): _described(metric) for spec, metric in metrics.items()},
-        "generation": {"sampling": config["sampling"], "prompts": config["prompts"], "base": config["base"]},
+        "generation": {
+            "sampling": config["sampling"],
+            "prompts": config["prompts"],
+            "base": comparable_base(config["base"]),
+        },
         "resolution": dataset.plan.resolution,
     }
 

@@ -116,15 +116,20 @@ def _clear_of_other_code(out: Path) -> None:
 
     Data set and latents stay: both are checked by what they hold.
     """
+    if _is_of_other_code(out):
+        say(f"the runs in {out} were made by other code, or by code with changes of its own: all are made again")
+        for name in ("runs", "images", "results"):
+            shutil.rmtree(out / name, ignore_errors=True)
+
+
+def _is_of_other_code(out: Path) -> bool:
+    """Whether a study's folder has runs that this code with these packages may not have made."""
     from benchmark.engine.runs import RUN, provenance, read_provenance
 
     mine = provenance("")
     made = [read_provenance(path.parent, RUN) for path in sorted(out.glob(f"runs/*/{RUN}"))]
     same = [one["commit"] == mine["commit"] and one["packages"] == mine["packages"] for one in made]
-    if made and (mine["dirty"] or any(one["dirty"] for one in made) or not all(same)):
-        say(f"the runs in {out} were made by other code, or by code with changes of its own: all are made again")
-        for name in ("runs", "images", "results"):
-            shutil.rmtree(out / name, ignore_errors=True)
+    return bool(made) and (mine["dirty"] or any(one["dirty"] for one in made) or not all(same))
 
 
 def read_bands(path: Path) -> Bands:
@@ -236,7 +241,7 @@ def learn(form: Regress) -> Path:
     """Make the bands anew from the finished reference study and one run of the gate's own; return their file.
 
     Raises:
-        UserError: The reference study is not finished.
+        UserError: The reference study is not finished, or other code made its runs.
     """
     from benchmark.engine.runs import RUN, provenance, read_status
 
@@ -245,6 +250,11 @@ def learn(form: Regress) -> Path:
     missing = [form.out for form in forms if read_status(form.out or Path(), RUN) not in ("finished", "diverged")]
     if missing:
         raise UserError(f"{missing[0]} is not finished; run python -m benchmark.study run regress_reference first")
+    if _is_of_other_code(reference.root):
+        raise UserError(
+            f"the runs in {reference.root} were made by other code, or by code with changes of its own; delete them, "
+            "commit, and run python -m benchmark.study run regress_reference again"
+        )
     made = Bands(
         pins=pins(_finished(form).cells[0].trains[0]),
         runs=tuple(runs_of(reference)),

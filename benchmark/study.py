@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -209,27 +209,46 @@ def _names() -> list[str]:
 def run(design: Design, rank: int = 0, world: int = 1) -> None:
     """Do what is left of a study: dataset, then train, generate and evaluate each cell, then the board.
 
-    A run that diverges keeps that outcome, and the others go on. Of several processes on one folder each does every
+    A run that diverges keeps that outcome, and the others go on; so they do where one cannot be made at all, as where
+    its batch is larger than the data or finds no room on the GPU. Of several processes on one folder each does every
     `world`-th cell, from its `rank`; the last to end shows all.
+
+    Raises:
+        UserError: Runs that could not be made, after all others.
     """
     say(describe(design))
     build(design.build)
     mine = design.cells[rank::world]
     _prepare(design, rank, world)
     runs = [form for cell in mine for form in cell.trains]
-    diverged = []
+    diverged, unmade = [], []
     for cell in mine:
-        gone = {form.out for form in cell.trains if not _train(form)}
-        for form in cell.trains:
-            if form.out in gone:
-                write_failure(design.results, _failure(form))
-        diverged += sorted(map(str, gone))
-        _judge([drawing for drawing in cell.drawings if not gone & {*drawing.generate.run}])
+        try:
+            diverged += _do(cell, design.results)
+        except UserError as error:
+            say(f"left out: {error}")
+            unmade.append(str(error))
     if diverged:
         say(f"{len(diverged)} of {len(runs)} runs diverged: {', '.join(diverged)}")
     if read_records(design.results):  # of any process: one whose runs all diverged adds them to the board too
         leaderboard(Leaderboard(results=design.results))
         say(f"done: open {design.results / 'site' / 'index.html'}, or read {design.results / 'README.md'}")
+    if unmade:
+        raise UserError(
+            f"{len(unmade)} of {len(mine)} cells of the study could not be made, the first: {unmade[0]}; the others are "
+            "done: mend it and run the command again"
+        )
+
+
+def _do(cell: Cell, results: Path) -> list[str]:
+    """Train and judge the runs of a cell; return those that diverged."""
+    gone = {form.out for form in cell.trains if not _train(form)}
+    prompts = sorted({drawing.generate.prompts for drawing in cell.drawings})
+    for form in cell.trains:
+        if form.out in gone:
+            write_failure(results, _failure(form, prompts))
+    _judge([drawing for drawing in cell.drawings if not gone & {*drawing.generate.run}])
+    return sorted(map(str, gone))
 
 
 def run_side_by_side(name: str, out: Path, workers: int) -> None:
@@ -258,8 +277,8 @@ def _train(form: Train) -> bool:
     return read_status(form.out, RUN) != "diverged"
 
 
-def _failure(form: Train) -> Failure:
-    """Return the record of a run that diverged."""
+def _failure(form: Train, prompts: Iterable[str]) -> Failure:
+    """Return the record of a run that diverged, and was to draw with some prompt settings."""
     assert form.out is not None
     run = read_finished(form.out, RUN)
     config, dataset = run["config"], {k: v for k, v in run["config"]["dataset"].items() if k != "path"}
@@ -272,6 +291,7 @@ def _failure(form: Train) -> Failure:
         method=registry.spec(registry.remake(Method, config["method"])),
         base=config["base"],
         training=training,
+        prompts=tuple(prompts),
         reason=run["reason"],
         environment=run["provenance"],
     )

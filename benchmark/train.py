@@ -94,12 +94,13 @@ def train(form: Train) -> Path:
         UserError: A dataset, condition, method, base or tracker that cannot be used, or another run in the folder.
     """
     from benchmark.engine.journal import check_tracker
-    from benchmark.engine.pretrained import choose_device
+    from benchmark.engine.pretrained import choose_device, within_memory
     from benchmark.engine.ranks import joined
 
     if form.tracker is not None:
         check_tracker(form.tracker)
-    with joined(choose_device(form.device)) as ranks:
+    less = "give a smaller --batch, or --gradient-accumulation-steps and --gradient-checkpointing"
+    with joined(choose_device(form.device)) as ranks, within_memory(less):
         return _train(form, ranks)
 
 
@@ -126,7 +127,7 @@ def _train(form: Train, ranks: "Ranks") -> Path:
             say(f"{run} is already {ended}")
         return run
     base = load_base(form.base, choose_device(form.device))
-    refuse_other_base(run, base)
+    runs.refuse_other_base(run, base.name, base.weights_sha256)
     with ranks.main_first():
         data = load_data(base, dataset, condition, form)
     module = new_module(method, base, recipe.seeds["init"])
@@ -148,20 +149,6 @@ def _train(form: Train, ranks: "Ranks") -> Path:
     if ranks.is_main:
         _finish(form, run, condition, module, checkpoint, round(time.monotonic() - started, 1))
     return run
-
-
-def refuse_other_base(run: Path, base: "Base") -> None:
-    """Refuse to go on with a run whose base has other weights now.
-
-    Raises:
-        UserError: A folder that was written anew, or a hub id that moved.
-    """
-    from benchmark.engine import runs
-
-    if (run / runs.RUN).exists():
-        begun_on = runs.read_provenance(run, runs.RUN).get("base_sha256", base.weights_sha256)
-        if begun_on != base.weights_sha256:
-            raise UserError(f"{run} was begun on other weights of {base.name}; restore them, or give another --out")
 
 
 def _is_whole(run: Path, steps: int) -> bool:

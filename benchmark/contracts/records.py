@@ -217,7 +217,11 @@ class Counts(_Frozen):
 
 
 class Failure(_Frozen):
-    """A training that ended without weights to judge; it stays on the board as part of a failure rate."""
+    """A training that ended without weights to judge; it stays on the board as part of a failure rate.
+
+    Attributes:
+        prompts: The settings its images were to be drawn with; empty where nobody said, which stands for all.
+    """
 
     schema_version: Literal[1] = 1
     failure_id: Id
@@ -227,6 +231,7 @@ class Failure(_Frozen):
     method: str
     base: str
     training: dict[str, Any]
+    prompts: tuple[str, ...] = ()
     reason: str
     environment: dict[str, Any]
 

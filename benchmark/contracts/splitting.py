@@ -1,11 +1,11 @@
 """How a source without splits of its own is divided, and into which parts: by hashes of its keys, whatever the size."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from glob import glob
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from benchmark.base.errors import UserError
 from benchmark.base.files import canonical_json, sha256, sha256_file
@@ -14,6 +14,7 @@ from benchmark.contracts.plugins import Part
 
 HELD_OUT = 256
 PART = 500
+T = TypeVar("T")
 
 
 def divide(keys: Sequence[str], held_out: int = HELD_OUT) -> dict[str, list[str]]:
@@ -98,6 +99,32 @@ class Stretch(NamedTuple):
     label: str
     path: Path
     places: range
+
+
+class Forward(Generic[T]):
+    """Something that is read in its own order, forward: what lies before a place costs as much as to read it.
+
+    Args:
+        begin: Begins to read at a place.
+    """
+
+    def __init__(self, begin: Callable[[int], Iterator[T]]) -> None:
+        self._begin = begin
+        self._next = 0  # the place that comes next
+        self._rest: Iterator[T] | None = None
+
+    def read(self, start: int, stop: int) -> Iterator[tuple[int, T]]:
+        """Yield what is at the places from `start` to `stop`, going on where it stands unless that is past them."""
+        rest, place = self._rest, self._next
+        self._rest = None  # whoever comes while this one is under way, or after it failed, begins anew
+        if rest is None or place > start:
+            rest, place = self._begin(start), start
+        next(islice(rest, start - place, start - place), None)  # pass over what other processes read
+        place = start
+        for item in islice(rest, stop - start):
+            yield place, item
+            place += 1
+        self._rest, self._next = rest, place
 
 
 class Files:

@@ -14,7 +14,14 @@ from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 from benchmark.base.errors import UserError, first_line
 from benchmark.base.files import canonical_json, sha256, sha256_file
 from benchmark.contracts.plugins import Encoder, Images
-from benchmark.engine.pretrained import UNREADABLE, hash_weights, load_whole, quiet_libraries
+from benchmark.engine.pretrained import (
+    UNREADABLE,
+    choose_device,
+    hash_weights,
+    load_whole,
+    quiet_libraries,
+    single_precision,
+)
 from benchmark.scenes.models import CLIP_FOLDER
 
 _BATCH = 64
@@ -33,7 +40,7 @@ class Clip(Encoder):
     @cached_property
     def _clip(self) -> CLIPModel:
         quiet_libraries()
-        return self._part(partial(load_whole, CLIPModel)).eval()
+        return self._part(partial(load_whole, CLIPModel)).eval().to(choose_device(None))
 
     @cached_property
     def _tokenizer(self) -> CLIPTokenizer:
@@ -65,25 +72,29 @@ class Clip(Encoder):
         return {"space": f"clip-{name}", "weights_sha256": digest, "vocabulary_sha256": vocabulary}
 
     @torch.inference_mode()
+    @single_precision()
     def encode(self, images: Images) -> NDArray[np.float32]:
         """Return unit vectors, float32 (N, D), of images of any size."""
         parts = []
         for i in range(0, len(images), _BATCH):
-            pixels = self._processor(list(images[i : i + _BATCH]), return_tensors="pt").pixel_values
+            pixels = self._processor(list(images[i : i + _BATCH]), return_tensors="pt").pixel_values.to(
+                self._clip.device
+            )
             parts.append(_unit(self._clip.get_image_features(pixel_values=pixels).pooler_output))
         return np.concatenate(parts)
 
     @torch.inference_mode()
+    @single_precision()
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return unit vectors, float32 (N, D), of texts cut at the model's length."""
         parts = []
         for i in range(0, len(texts), _BATCH):
             batch = list(texts[i : i + _BATCH])
-            tokens = self._tokenizer(batch, padding=True, truncation=True, return_tensors="pt")
+            tokens = self._tokenizer(batch, padding=True, truncation=True, return_tensors="pt").to(self._clip.device)
             parts.append(_unit(self._clip.get_text_features(**tokens).pooler_output))
         return np.concatenate(parts)
 
 
 def _unit(vectors: torch.Tensor) -> NDArray[np.float32]:
-    array: NDArray[np.float32] = torch.nn.functional.normalize(vectors, dim=-1).numpy()
+    array: NDArray[np.float32] = torch.nn.functional.normalize(vectors, dim=-1).cpu().numpy()
     return array

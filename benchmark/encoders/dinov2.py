@@ -14,7 +14,14 @@ from transformers import Dinov2Model
 
 from benchmark.base.errors import UserError, first_line
 from benchmark.contracts.plugins import Encoder, Images
-from benchmark.engine.pretrained import UNREADABLE, choose_device, hash_weights, load_whole, quiet_libraries
+from benchmark.engine.pretrained import (
+    UNREADABLE,
+    choose_device,
+    hash_weights,
+    load_whole,
+    quiet_libraries,
+    single_precision,
+)
 
 _BATCH = 32
 _SIDE = 224
@@ -43,6 +50,7 @@ class Dinov2(Encoder):
         return {"space": "dinov2, class token, PIL bicubic to 224", "weights_sha256": hash_weights(self._network)}
 
     @torch.inference_mode()
+    @single_precision()
     def encode(self, images: Images) -> NDArray[np.float32]:
         """Return float32 (N, D) of images of any size."""
         parts = []

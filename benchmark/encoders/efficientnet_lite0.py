@@ -16,7 +16,7 @@ from torch import nn
 from benchmark.base.errors import UserError
 from benchmark.base.files import sha256_file
 from benchmark.contracts.plugins import Encoder, Images
-from benchmark.engine.pretrained import choose_device
+from benchmark.engine.pretrained import choose_device, single_precision
 
 _PUBLISHED = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 _BATCH = 32
@@ -61,6 +61,7 @@ class EfficientnetLite0(Encoder):
         return {"space": "efficientnet-lite0, PIL bicubic to 224", "weights_sha256": sha256_file(self._checked)}
 
     @torch.inference_mode()
+    @single_precision()
     def encode(self, images: Images) -> NDArray[np.float32]:
         """Return float32 (N, 1280) of images of any size."""
         parts = []

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from benchmark.base.errors import UserError
 from benchmark.base.files import sha256_file
 from benchmark.contracts.plugins import Encoder, Images
-from benchmark.engine.pretrained import choose_device
+from benchmark.engine.pretrained import choose_device, single_precision
 
 _FILE = "inception-2015-12-05.pt"
 _PUBLISHED = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
@@ -58,6 +58,7 @@ class Inception(Encoder):
         return {"space": "inception, clean-fid", "weights_sha256": sha256_file(self._checked)}
 
     @torch.inference_mode()
+    @single_precision()
     def encode(self, images: Images) -> NDArray[np.float32]:
         """Return float32 (N, 2048) of images of any size, each resized alone as clean-fid resizes."""
         resize, device = build_resizer("clean"), choose_device(None)

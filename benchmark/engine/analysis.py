@@ -15,8 +15,8 @@ from benchmark.engine.claims import holm
 from benchmark.engine.corruptions import parse
 from benchmark.engine.trainings import family_of, recipe_of
 from benchmark.numbers.improvement import Improvement, improvement
-from benchmark.numbers.profiles import over_tasks
-from benchmark.numbers.seeds import Spread, iqm
+from benchmark.numbers.profiles import mean_over_tasks, over_tasks
+from benchmark.numbers.seeds import Spread
 from benchmark.numbers.sensitivity import Region, region
 from benchmark.numbers.slopes import slope
 
@@ -178,7 +178,7 @@ class Together:
 
     @cached_property
     def control(self) -> Spread:
-        """The interquartile mean over all runs of all tasks, and its interval, which takes 2000 draws of all."""
+        """The mean over tasks of their interquartile means, and its interval, which takes 2000 draws of all."""
         return over_tasks(self.tasks)
 
     @cached_property
@@ -198,4 +198,4 @@ def together(sections: Iterable[Section]) -> list[Together]:
     whole = [cells for cells in found.values() if len(cells) == len(board)]
     labels = names([cells[0] for cells in whole])
     made = [Together(cells[0], label, tuple(map(_enough, cells))) for label, cells in zip(labels, whole, strict=True)]
-    return sorted(made, key=lambda one: -iqm(one.values))
+    return sorted(made, key=lambda one: -mean_over_tasks(one.tasks))

@@ -131,8 +131,14 @@ def _section(
     ordered = sorted(kept, key=lambda item: -_control(item[1]))
     groups = _groups([_interval(record.reconstruction[record.headline].normalised) for _, record in ordered])
     rows = [Row(p, r, g) for (p, r), g in zip(ordered, groups, strict=True)]
-    here = [failure for failure in failures if _place(failure) == _place(first)]
+    here = [failure for failure in failures if _is_of(failure, first)]
     return Section(key, title, tuple(rows), aside, tuple(here))
+
+
+def _is_of(failure: Failure, record: Record) -> bool:
+    """Whether a training that failed was meant for the table that a record is in."""
+    meant = not failure.prompts or record.generation["prompts"] in failure.prompts
+    return meant and _place(failure) == _place(record)
 
 
 def _place(kept: Record | Failure) -> tuple[str, ...]:

@@ -1,6 +1,5 @@
 """What others claim of ControlNet, judged on the runs of a board: supported, refuted or undecided."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,24 @@ if TYPE_CHECKING:
 
 LEVEL = 0.05
 _CONTROL = "normalised_control"
-_OF_DRAWING = ("prompts", "n")  # columns that a training which drew nothing lacks
+_OF_DRAWING = ("prompts", "n")  # columns that a training which drew nothing may lack
+# What decides the weights of a training, but for its dataset's name: built for one condition or for eight, a sample is
+# the same, and so is what was trained on it.
+_OF_TRAINING = (
+    "samples",
+    "condition",
+    "base",
+    "method",
+    "pairs",
+    "draw",
+    "seed",
+    "corrupt",
+    "updates",
+    "batch",
+    "learning_rate",
+    "empty_prompt_rate",
+    "mixed_precision",
+)
 Limit = dict[Literal["at_least", "at_most"], float]
 Where = dict[str, str | float | Limit]
 
@@ -153,19 +169,21 @@ def _finding(claim: Claim, table: "pd.DataFrame") -> Finding:
     sides = [mine, _picked(table, {**claim.where, **claim.than})] if claim.statistic == "difference" else [mine]
     if not all(len(side) for side in sides):
         return Finding("no runs")
-    if "pairs" in {**claim.where, **claim.than} and any((side["epochs"] < 1).any() for side in sides):
-        return Finding("a run saw less than one epoch: it says nothing about size")
+    if "pairs" in {**claim.where, **claim.than}:
+        sides = [side[~(side["epochs"] < 1)] for side in sides]
+        if not all(len(side) for side in sides):
+            return Finding("all runs saw less than one epoch: they say nothing about size")
     if claim.statistic == "failures":
-        return _failures(claim, mine)
+        return _failures(claim, sides[0])
     if claim.statistic == "mean":
-        return _whole_mean(claim, mine)
+        return _whole_mean(claim, sides[0])
     return _difference(claim, *sides)
 
 
 def _picked(table: "pd.DataFrame", where: Where) -> "pd.DataFrame":
     """Return the rows whose columns have the values, or keep the limits.
 
-    A training that diverged drew nothing: it is among its method's whatever the prompts.
+    A training that diverged drew nothing: where nobody said what it was to draw, it is among its method's always.
     """
     for column, wanted in where.items():
         if column not in table:
@@ -174,7 +192,9 @@ def _picked(table: "pd.DataFrame", where: Where) -> "pd.DataFrame":
             fits = table[column].between(wanted.get("at_least", -np.inf), wanted.get("at_most", np.inf))
         else:
             fits = table[column] == wanted
-        table = table[fits | (table["outcome"] == "diverged")] if column in _OF_DRAWING else table[fits]
+        if column in _OF_DRAWING:
+            fits |= (table["outcome"] == "diverged") & table[column].isna()
+        table = table[fits]
     return table
 
 
@@ -194,8 +214,13 @@ def _whole_mean(claim: Claim, rows: "pd.DataFrame") -> Finding:
 
 
 def _failures(claim: Claim, rows: "pd.DataFrame") -> Finding:
-    """Return the share of probed trainings that failed; a training judged under several prompts counts once."""
-    trainings = rows[rows["outcome"] != "not probed"].drop_duplicates("training")
+    """Return the share of probed trainings that failed.
+
+    A training counts once: judged under several prompts, or run again on a dataset of another name that holds the same
+    samples; if it failed on one of two machines, it failed.
+    """
+    trainings = rows[rows["outcome"] != "not probed"].sort_values("outcome", key=lambda told: told == "followed")
+    trainings = trainings.drop_duplicates([column for column in _OF_TRAINING if column in rows])
     if not len(trainings):
         return Finding("no run was probed")
     from scipy import stats  # takes half a second to load, and most boards have no run of a claim
@@ -221,11 +246,13 @@ def _mean(claim: Claim, values: Any) -> Finding:
         return Finding(f"{len(values)} of the 2 runs that a test needs at least")
     from scipy import stats
 
+    if np.ptp(values) == 0:  # as of runs that all diverged: without spread there is no test
+        return Finding(f"{float(values[0]):.3g}, {len(values)} runs that do not differ: no test")
     test = stats.ttest_1samp(values, claim.limit)
     low, high = test.confidence_interval(0.95)
     centre = float(np.mean(values))
-    p = float(test.pvalue) if math.isfinite(test.pvalue) else 1.0
-    return Finding(f"{centre:.3g} [{low:.3g}, {high:.3g}], {len(values)} runs", _toward(claim, centre), p)
+    text = f"{centre:.3g} [{low:.3g}, {high:.3g}], {len(values)} runs"
+    return Finding(text, _toward(claim, centre), float(test.pvalue))
 
 
 def _toward(claim: Claim, estimate: float) -> bool:

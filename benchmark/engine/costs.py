@@ -1,6 +1,8 @@
 """What images and trainings cost in floating-point operations, counted over shapes alone: nothing is computed."""
 
+import copy
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.engine.bases import Base
+from benchmark.engine.controls import Summed
 from benchmark.engine.diffusion import denoise, loss
 
 
@@ -25,7 +28,7 @@ def flops_of_image(base: Base, control: nn.Module | None, side: int, num_inferen
     """
 
     def step() -> None:
-        latents, timesteps, text, image = _inputs(base, side, 2)
+        latents, timesteps, text, image = _inputs(base, side, 2, _maps_of(control))
         denoise(base, control, latents, timesteps, text, image)
 
     with torch.no_grad():
@@ -37,6 +40,7 @@ def flops_of_image(base: Base, control: nn.Module | None, side: int, num_inferen
 def flops_of_training_image(base: Base, control: nn.Module, side: int) -> int:
     """Return the operations of one image in one update: loss and gradients; latents and prompt are encoded before."""
     trained = [weights for weights in control.parameters() if weights.requires_grad]
+    base = replace(base, scheduler=copy.deepcopy(base.scheduler))  # on a GPU it keeps the tensors it met, of no values
 
     def update() -> None:
         with torch.no_grad():
@@ -49,14 +53,19 @@ def flops_of_training_image(base: Base, control: nn.Module, side: int) -> int:
         return _count(update) - encoding
 
 
-def _inputs(base: Base, side: int, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _maps_of(control: nn.Module | None) -> int:
+    """Return how many conditioning images a control reads, three channels each."""
+    return len(control.controls) if isinstance(control, Summed) else 1
+
+
+def _inputs(base: Base, side: int, count: int, maps: int = 1) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return latents, timesteps, text and conditioning images of so many samples."""
     latent = side // base.latent_scale
     return (
         torch.zeros(count, base.unet.config.in_channels, latent, latent, device=base.device),
         torch.ones(count, dtype=torch.long, device=base.device),
         base.encode_text(base.token_ids([""] * count)),
-        torch.zeros(count, 3, side, side, device=base.device),
+        torch.zeros(count, 3 * maps, side, side, device=base.device),
     )
 
 

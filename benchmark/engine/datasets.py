@@ -12,7 +12,7 @@ import yaml
 from numpy.typing import NDArray
 
 from benchmark.base.errors import UserError, did_you_mean
-from benchmark.base.files import pretty_json, read_json, replace_file, without_empty
+from benchmark.base.files import pretty_json, replace_file, without_empty
 from benchmark.base.forms import checked, read_form
 from benchmark.contracts.plugins import SPLITS
 from benchmark.engine.hygiene import CHECKS, Likeness, counts, find_likeness

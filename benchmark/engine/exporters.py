@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from benchmark.base.console import say, track
 from benchmark.base.errors import UserError, did_you_mean
-from benchmark.base.files import canonical_json, pretty_json, read_json, replace_file, sha256, short_name
+from benchmark.base.files import canonical_json, pretty_json, read_json, replace_file, short_name
 from benchmark.contracts.plugins import SPLITS
 from benchmark.engine.datasets import BuiltDataset
 

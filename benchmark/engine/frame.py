@@ -17,10 +17,11 @@ _RECIPE = ("batch", "learning_rate", "empty_prompt_rate", "mixed_precision")
 def frame(board: list[Section], failures: Iterable[Failure] = ()) -> pd.DataFrame:
     """Return every record, and every training that ended without weights, as rows.
 
-    A diverged run has no scores; its `outcome` says so, and analysis must not lose it. Rows set aside are left out.
+    A diverged run has no scores; its `outcome` says so, and analysis must not lose it: it has a row for each prompt
+    setting it was meant for, or one without. Rows set aside are left out.
     """
     rows = [_row(section, row) for section in board for row in section.rows]
-    return pd.DataFrame([*rows, *map(_failed, failures)])
+    return pd.DataFrame([*rows, *(row for failure in failures for row in _failed(failure))])
 
 
 def _row(section: Section, row: Row) -> dict[str, Any]:
@@ -28,6 +29,7 @@ def _row(section: Section, row: Row) -> dict[str, Any]:
     cells: dict[str, Any] = {
         "comparability_key": section.key[:12],
         "dataset": record.dataset["name"],
+        "samples": record.dataset["keys_sha256"][:12],
         "condition": record.condition,
         "method": record.method,
         "base": record.base,
@@ -50,8 +52,8 @@ def _row(section: Section, row: Row) -> dict[str, Any]:
     return cells | {"record": row.path.name}
 
 
-def _failed(failure: Failure) -> dict[str, Any]:
-    return {
+def _failed(failure: Failure) -> list[dict[str, Any]]:
+    row = {
         "dataset": failure.dataset["name"],
         "condition": failure.condition,
         "method": failure.method,
@@ -60,6 +62,7 @@ def _failed(failure: Failure) -> dict[str, Any]:
         "outcome": "diverged",
         "record": failure.failure_id,
     }
+    return [{**row, "prompts": setting} for setting in failure.prompts or (None,)]
 
 
 def _training(training: dict[str, Any], method: str) -> dict[str, Any]:
@@ -70,6 +73,7 @@ def _training(training: dict[str, Any], method: str) -> dict[str, Any]:
         "training": sha256(identity_of(training, method))[:16] if training else None,
         "seed": seed_of(first),
         "pairs": first.get("num_samples"),
+        "draw": first.get("replicate", 0) if first else None,
         "corrupt": ", ".join(first.get("corrupt", [])),
         "epochs": epochs(first),
         "updates": recipe.get("steps"),

@@ -15,7 +15,7 @@ from benchmark.base.files import canonical_json, replace_file, sha256, sha256_fi
 from benchmark.base.forms import checked
 from benchmark.base.images import BadImage, check_sums, decode_rgb, encode_png
 from benchmark.contracts.records import Imaging
-from benchmark.engine.bases import Base
+from benchmark.engine.bases import BUNDLED, Base
 from benchmark.engine.datasets import BuiltDataset
 from benchmark.engine.runs import IMAGES, read_finished
 from benchmark.engine.stored import Stored
@@ -292,9 +292,15 @@ def without_control(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def comparable(config: dict[str, Any]) -> dict[str, Any]:
-    """Return a configuration without what changes no image: how the dataset's path is spelt, and the batch."""
+    """Return a configuration without what changes no image: where dataset and base lie, and the batch."""
     dataset = {key: value for key, value in config["dataset"].items() if key != "path"}
-    return {**{key: value for key, value in config.items() if key != "batch"}, "dataset": dataset}
+    kept = {key: value for key, value in config.items() if key != "batch"}
+    return {**kept, "dataset": dataset, "base": comparable_base(config["base"])}
+
+
+def comparable_base(base: dict[str, Any]) -> dict[str, Any]:
+    """Return a base without the folder or hub id it was loaded from: its weights tell it, and the name of a bundled one."""
+    return base if base["name"] in BUNDLED else {"weights_sha256": base["weights_sha256"]}
 
 
 def default_folder(config: dict[str, Any], root: Path) -> Path:

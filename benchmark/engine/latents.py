@@ -14,12 +14,11 @@ from benchmark.base.console import progress
 from benchmark.base.errors import UserError
 from benchmark.base.files import canonical_json, sha256
 from benchmark.base.images import decode_rgb
-from benchmark.engine.bases import Base
+from benchmark.engine.bases import Base, at_a_time
 from benchmark.engine.checkpoints import load_tensors, save_tensors
 from benchmark.engine.shards import read_rows
 
-_BATCH = 32
-_AT_A_TIME = 16 * _BATCH  # images of a subset that are decoded at once
+_PIECE = 512  # images of a subset that are decoded at once
 _DIGEST = "sha256"
 
 
@@ -111,7 +110,7 @@ def _of_rows(base: Base, wanted: Sequence[tuple[Path, NDArray[np.int64]]], folde
     moments = _read(path)
     if moments is None:
         images, parts = (image for shard, rows in wanted for image in _images(shard, rows.tolist())), []
-        while some := list(islice(images, _AT_A_TIME)):
+        while some := list(islice(images, _PIECE)):
             parts.append(encode_moments(base, np.stack(some), "subset"))
         moments = _kept(path, torch.cat(parts))
     return moments
@@ -159,11 +158,11 @@ def encode_moments(base: Base, images: NDArray[np.uint8], what: str | None) -> T
 
     The last batch is filled up: in batches of one size an image has the same bits whichever others are beside it.
     """
-    parts = []
+    parts, few = [], at_a_time(images.shape[1])
     with progress(len(images), f"encode {what}", "images", hidden=what is None) as bar:
-        for i in range(0, len(images), _BATCH):
-            batch = images[i : i + _BATCH]
-            filled = np.concatenate([batch, *[batch[-1:]] * (_BATCH - len(batch))])
+        for i in range(0, len(images), few):
+            batch = images[i : i + few]
+            filled = np.concatenate([batch, *[batch[-1:]] * (few - len(batch))])
             posterior = base.vae.encode(pixels(filled).to(base.device) * 2 - 1).latent_dist
             parts.append(torch.stack([posterior.mean, posterior.std], dim=1)[: len(batch)].cpu())
             bar.update(len(batch))
@@ -179,7 +178,7 @@ def pixels(images: NDArray[np.uint8]) -> Tensor:
 def round_trip(base: Base, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return images uint8 (N, H, W, 3) encoded and decoded again (posterior mean): what a latent model can reach."""
     means = encode_moments(base, images, None)[:, 0] * base.vae.config.scaling_factor
-    parts = [base.decode(part.to(base.device)) for part in torch.split(means, _BATCH)]
+    parts = [base.decode(part.to(base.device)) for part in torch.split(means, at_a_time(images.shape[1]))]
     return to_uint8(torch.cat(parts))
 
 

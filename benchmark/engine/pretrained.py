@@ -1,6 +1,8 @@
 """Pretrained networks of diffusers and transformers: quietly loaded, whole or not at all, hashed, on a device."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from diffusers.utils import logging as diffusers_logging
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
-from benchmark.base.errors import UserError
+from benchmark.base.errors import UserError, first_line
 
 # diffusers and transformers raise many kinds of a folder that holds no model, a damaged one, or one with its own code.
 UNREADABLE = Exception
@@ -49,6 +51,29 @@ def load_whole(kind: Any, place: str | Path, **options: Any) -> Any:
     if lacking:
         raise ValueError(f"the file of {type(network).__name__} lacks {len(lacking)} weights, {lacking[0]} among them")
     return network
+
+
+@contextmanager
+def within_memory(remedy: str) -> Iterator[None]:
+    """Say in one line that a GPU has no room for the body, and what takes less.
+
+    Raises:
+        UserError: It has none.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(f"there is no room for it on the GPU ({first_line(error)}); {remedy}") from None
+
+
+@contextmanager
+def single_precision() -> Iterator[None]:
+    """Compute convolutions on a GPU in single precision, which drops to TF32, of 10 bits, unless it is told not to.
+
+    Vectors of images are compared with those that others computed, on whatever machine.
+    """
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        yield
 
 
 def hash_weights(module: nn.Module) -> str:

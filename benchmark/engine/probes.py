@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from benchmark.contracts.plugins import Annotator, Condition, Images
-from benchmark.engine.bases import Base
+from benchmark.engine.bases import Base, at_a_time
 from benchmark.engine.diffusion import Sampling, draw
 from benchmark.engine.imagesets import Reference
 from benchmark.engine.latents import round_trip
 
 PROBE_SAMPLES = 64
-_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -71,9 +70,9 @@ class Probe:
         return np.stack([self.condition.render(map_, side) for map_ in maps])
 
     def _drawn(self, module: nn.Module | None) -> Images:
-        parts = []
-        for i in range(0, len(self.reference.keys), _BATCH):
-            one = slice(i, i + _BATCH)
+        parts, few = [], at_a_time(self._pictures.shape[1])
+        for i in range(0, len(self.reference.keys), few):
+            one = slice(i, i + few)
             keys, captions = self.reference.keys[one], self.reference.captions[one]
             parts.append(draw(self.base, module, keys, captions, self._conditioning[one], self.settings))
         return np.concatenate(parts)

@@ -202,6 +202,8 @@ def read_invalidated(root: Path, known: Collection[str]) -> dict[str, Invalidate
         if row.id in struck:
             raise UserError(f'{path} lists "{row.id}" twice; keep one')
         if row.id not in known:
-            raise UserError(f'{path}: no record or failure "{row.id}"; ids are the names of their files without .json')
+            raise UserError(
+                f'{path}: no record or failure "{row.id}"; ids are the names of their files up to the first dot'
+            )
         struck[row.id] = row
     return struck

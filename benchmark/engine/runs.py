@@ -103,6 +103,18 @@ def read_provenance(folder: Path, file: str) -> dict[str, Any]:
     return made_by
 
 
+def refuse_other_base(run: Path, name: str, weights_sha256: str) -> None:
+    """Refuse to go on with a run, or to draw with it, whose base of this name has other weights now.
+
+    Raises:
+        UserError: A folder that was written anew, or a hub id that moved.
+    """
+    if (run / RUN).exists():
+        begun_on = read_provenance(run, RUN).get("base_sha256", weights_sha256)
+        if begun_on != weights_sha256:
+            raise UserError(f"{run} was begun on other weights of {name}; restore them, or train with another --out")
+
+
 def read_status(folder: Path, file: str) -> str:
     """Return the status in a folder's record, "not begun" where there is none."""
     return str(_read(folder / file)["status"]) if (folder / file).exists() else "not begun"

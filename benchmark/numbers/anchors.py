@@ -41,13 +41,23 @@ def _anchored(
 
     def normalised(total: Array) -> Array:
         run, vae, floor = (statistic(part) for part in np.split(total, 3, axis=-1))
-        return (run - floor) / (vae - floor)
+        with np.errstate(divide="ignore", invalid="ignore"):  # `_whole` looks at what comes of it
+            return (run - floor) / (vae - floor)
 
     room = parts["vae"].value - parts["no_control"].value
     has_room = room > 0 if more_is_better else room < 0
-    control = jackknife.additive(joint, normalised).score(f"{name}.normalised", True, definition) if has_room else None
+    control = _whole(jackknife.additive(joint, normalised)) if has_room else None
     gain = _gain(rows, statistic, 1 if more_is_better else -1)
-    return Anchored(**parts, normalised=control, gain=gain.score(f"{name}.gain", True, definition))
+    return Anchored(
+        **parts,
+        normalised=control and control.score(f"{name}.normalised", True, definition),
+        gain=gain.score(f"{name}.gain", True, definition),
+    )
+
+
+def _whole(estimate: jackknife.Estimate) -> jackknife.Estimate | None:
+    """Return an estimate, or None of one that rests on a single sample: without it there is no room at all."""
+    return estimate if np.isfinite([estimate.value, estimate.stderr]).all() else None
 
 
 def _gain(rows: Mapping[str, Array], statistic: Callable[[Array], Array], sign: int) -> jackknife.Estimate:

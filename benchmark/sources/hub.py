@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import count, islice
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from benchmark.base.files import canonical_json, sha256, sha256_file
 from benchmark.base.seeds import hash64
 from benchmark.contracts.cells import as_cell, caption_cell
 from benchmark.contracts.plugins import Cell, Part, Sample, Source
-from benchmark.contracts.splitting import HELD_OUT, PART, held_out_share, in_parts
+from benchmark.contracts.splitting import HELD_OUT, PART, Forward, held_out_share, in_parts
 
 _CAPTION_COLUMNS = ("text", "caption", "prompt")
 _ARCHIVES = ("zip", "tar")  # protocols of fsspec
@@ -177,7 +177,7 @@ class Hub(Source):
             data = self._undecoded(split, columns)
             yield from ((place, data[place]) for place in places)
         else:
-            yield from _stream(self, split, tuple(columns)).rows(start, stop)
+            yield from _stream(self, split, tuple(columns)).read(start, stop)
 
     def _undecoded(self, split: str, columns: Sequence[str]) -> Dataset | IterableDataset:
         """Return a split with image, caption and some columns alone, pictures left encoded.
@@ -264,32 +264,11 @@ def _archive(protocol: str, container: str) -> Any:
     return fsspec.filesystem(protocol, fo=container)
 
 
-class _Stream:
-    """A split that is read in its own order, forward: what lies before a row costs as much as to read it."""
-
-    def __init__(self, data: IterableDataset) -> None:
-        self._data = data
-        self._next = 0  # the row that comes next
-        self._rest: Iterator[dict[str, Any]] | None = None
-
-    def rows(self, start: int, stop: int) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yield the rows from `start` to `stop`, going on where it stands unless that is past them."""
-        rest, position = self._rest, self._next
-        self._rest = None  # whoever comes while this one is under way, or after it failed, begins anew
-        if rest is None or position > start:
-            rest, position = iter(self._data.skip(start)), start
-        next(islice(rest, start - position, start - position), None)  # pass over what other processes read
-        position = start
-        for row in islice(rest, stop - start):
-            yield position, row
-            position += 1
-        self._rest, self._next = rest, position
-
-
 @lru_cache(maxsize=1)
-def _stream(source: Hub, split: str, columns: tuple[str, ...]) -> _Stream:
+def _stream(source: Hub, split: str, columns: tuple[str, ...]) -> Forward[dict[str, Any]]:
     """Return the stream that a process goes on with from part to part."""
-    return _Stream(source._undecoded(split, columns))
+    data = source._undecoded(split, columns)
+    return Forward(lambda start: iter(data.skip(start)))
 
 
 def _hash_order(split: str, count: int) -> NDArray[np.int64]:

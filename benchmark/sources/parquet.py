@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ from pyarrow import parquet
 from benchmark.base.errors import UserError, did_you_mean, first_line
 from benchmark.contracts.cells import as_cell, caption_cell, picture_bytes
 from benchmark.contracts.plugins import Part, Sample, Source
-from benchmark.contracts.splitting import HELD_OUT, Files, matching
+from benchmark.contracts.splitting import HELD_OUT, Files, Forward, matching
 
 _CAPTIONS = ("text", "caption", "prompt")
+_BATCH = 64  # rows
+_BUFFER = 2**20  # bytes of a column that are held; without it Arrow holds a row group's
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,9 @@ class Parquet(Source):
         for label, path, places in part.where:
             caption = self.caption or next((n for n in _CAPTIONS if n in _open(path).schema_arrow.names), None)
             wanted = [column for column in (self.image, caption, *columns) if column]
-            for number, row, fault in _rows(path, places, wanted):
+            about = path.stat()
+            reading = _reading(path, tuple(wanted), (about.st_size, about.st_mtime_ns))
+            for number, (row, fault) in reading.read(places.start, places.stop):
                 text, unread = caption_cell(row[caption] if caption and not fault else None)
                 fault = fault or unread
                 key = f"{label}/{number:08d}"
@@ -83,26 +87,54 @@ class Parquet(Source):
 
 def _open(file: Path) -> parquet.ParquetFile:
     try:
-        return parquet.ParquetFile(file, page_checksum_verification=True)
+        return parquet.ParquetFile(file, buffer_size=_BUFFER, page_checksum_verification=True)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file} is no whole Parquet file ({first_line(error)}); fetch it again") from None
 
 
-def _rows(file: Path, places: range, columns: list[str]) -> Iterator[tuple[int, dict[str, Any], str | None]]:
-    """Yield (number, row, fault) for a range of a file's rows; only the row groups that hold them are read.
+@lru_cache(maxsize=1)
+def _reading(
+    file: Path, columns: tuple[str, ...], state: tuple[int, int]
+) -> Forward[tuple[dict[str, Any], str | None]]:
+    """Return the reading of a file, in a state of it, that a process goes on with from part to part.
 
-    The rows of a damaged group have that as their fault.
+    Many writers put all rows into one row group: read anew for each part, each part would cost as much as the file.
+    """
+    return Forward(partial(_rows, file, columns))
+
+
+def _rows(file: Path, columns: tuple[str, ...], first: int) -> Iterator[tuple[dict[str, Any], str | None]]:
+    """Yield (row, fault) from a file's row `first` on; row groups before it are not read, and of others a bit at a time.
+
+    The rows of a group from a damaged page on have that as their fault.
     """
     opened, start = _open(file), 0
     for group in range(opened.num_row_groups):
-        end = start + opened.metadata.row_group(group).num_rows
-        first, last = max(places.start, start), min(places.stop, end)
-        if first < last:
-            try:
-                part = opened.read_row_group(group, columns=columns).slice(first - start, last - first).to_pylist()
-            except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-                reason = f"row group {group} is damaged ({first_line(error)})"
-                yield from ((number, {}, reason) for number in range(first, last))
-            else:
-                yield from ((number, row, None) for number, row in enumerate(part, first))
-        start = end
+        count = opened.metadata.row_group(group).num_rows
+        start += count
+        if first >= start:
+            continue
+        skip, given = max(0, first - (start - count)), 0
+        try:
+            for batch in opened.iter_batches(_BATCH, row_groups=[group], columns=list(columns)):
+                wanted = batch.slice(max(0, skip - given))
+                given += len(batch)
+                yield from _plain(wanted, group)
+        except (pa.ArrowException, OSError) as error:
+            yield from (({}, _damage(group, error)) for _ in range(max(skip, given), count))
+
+
+def _plain(batch: pa.RecordBatch, group: int) -> Iterator[tuple[dict[str, Any], str | None]]:
+    """Yield (row, fault) for the rows of a batch; text that is none fails its own row alone."""
+    try:
+        yield from ((row, None) for row in batch.to_pylist())
+    except UnicodeDecodeError as error:
+        if len(batch) == 1:
+            yield {}, _damage(group, error)
+            return
+        for i in range(len(batch)):
+            yield from _plain(batch.slice(i, 1), group)
+
+
+def _damage(group: int, error: Exception) -> str:
+    return f"row group {group} is damaged ({first_line(error)})"

@@ -36,11 +36,18 @@ def test_the_band_is_the_quantiles_of_binomial_counts_of_each_task() -> None:
 
 def test_the_mean_over_tasks_is_scipys_trimmed_mean_and_a_bootstrap_within_each() -> None:
     generator = np.random.default_rng(4)
-    tasks = [generator.normal(centre, 0.1, 4) for centre in (0.2, 0.5, 0.8)]
+    tasks = [generator.normal(centre, 0.1, runs) for centre, runs in ((0.2, 12), (0.5, 8), (0.8, 8))]
     found = over_tasks([task.tolist() for task in tasks])
-    assert found.iqm == pytest.approx(stats.trim_mean(np.concatenate(tasks), 0.25))
-    drawn = np.concatenate([generator.choice(task, (4000, 4)) for task in tasks], axis=1)
-    expected = np.quantile(stats.trim_mean(drawn, 0.25, axis=1), (0.025, 0.975))
+    assert found.iqm == pytest.approx(np.mean([stats.trim_mean(task, 0.25) for task in tasks]))
+    drawn = [stats.trim_mean(generator.choice(task, (4000, len(task))), 0.25, axis=1) for task in tasks]
+    expected = np.quantile(np.mean(drawn, axis=0), (0.025, 0.975))
     assert (found.low, found.high) == pytest.approx(tuple(expected), abs=0.01)
     assert found.high is not None
     assert found.high - found.iqm < 0.15  # drawn from all tasks at once, the tasks' own distance would be an error
+
+
+def test_a_task_with_more_runs_does_not_weigh_more() -> None:
+    """A method that is better on both tasks stays ahead, though the other has most of its runs on the easy one."""
+    better, worse = over_tasks([[0.60] * 3, [0.2] * 3]), over_tasks([[0.56] * 10, [0.15] * 3])
+    assert better.iqm == pytest.approx(0.4)
+    assert worse.iqm == pytest.approx((0.56 + 0.15) / 2)
