@@ -235,8 +235,8 @@ def run(design: Design, rank: int = 0, world: int = 1) -> None:
         say(f"done: open {design.results / 'site' / 'index.html'}, or read {design.results / 'README.md'}")
     if unmade:
         raise UserError(
-            f"{len(unmade)} of {len(mine)} cells of the study could not be made, the first: {unmade[0]}; the others are "
-            "done: mend it and run the command again"
+            f"{len(unmade)} of {len(mine)} cells could not be made, the first: {unmade[0]}; the others are done: "
+            "mend it and run the command again"
         )
 
 

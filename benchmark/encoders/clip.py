@@ -77,10 +77,8 @@ class Clip(Encoder):
         """Return unit vectors, float32 (N, D), of images of any size."""
         parts = []
         for i in range(0, len(images), _BATCH):
-            pixels = self._processor(list(images[i : i + _BATCH]), return_tensors="pt").pixel_values.to(
-                self._clip.device
-            )
-            parts.append(_unit(self._clip.get_image_features(pixel_values=pixels).pooler_output))
+            batch = self._processor(list(images[i : i + _BATCH]), return_tensors="pt").to(self._clip.device)
+            parts.append(_unit(self._clip.get_image_features(pixel_values=batch.pixel_values).pooler_output))
         return np.concatenate(parts)
 
     @torch.inference_mode()

@@ -89,7 +89,7 @@ def shuffled_step(setting: str, count: int) -> int:
 
 
 def image_path(folder: Path, key: str) -> Path:
-    """Return where the image of a key is kept: percent-encoded, which makes any key a safe file name, and cut if long."""
+    """Return where the image of a key is kept: percent-encoded, so that any key is safe, and cut if long."""
     return folder / f"{short_name(quote(key, safe=''), _LONGEST_NAME)}.png"
 
 
@@ -299,7 +299,7 @@ def comparable(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def comparable_base(base: dict[str, Any]) -> dict[str, Any]:
-    """Return a base without the folder or hub id it was loaded from: its weights tell it, and the name of a bundled one."""
+    """Return a base without the folder or hub id it was loaded from: its weights tell it."""
     return base if base["name"] in BUNDLED else {"weights_sha256": base["weights_sha256"]}
 
 

@@ -50,7 +50,7 @@ def _anchored(
     gain = _gain(rows, statistic, 1 if more_is_better else -1)
     return Anchored(
         **parts,
-        normalised=control and control.score(f"{name}.normalised", True, definition),
+        normalised=control.score(f"{name}.normalised", True, definition) if control else None,
         gain=gain.score(f"{name}.gain", True, definition),
     )
 

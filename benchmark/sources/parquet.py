@@ -16,6 +16,7 @@ from benchmark.contracts.splitting import HELD_OUT, Files, Forward, matching
 
 _CAPTIONS = ("text", "caption", "prompt")
 _BATCH = 64  # rows
+_Read = tuple[dict[str, Any], str | None]  # a row, or none and what is wrong with it
 _BUFFER = 2**20  # bytes of a column that are held; without it Arrow holds a row group's
 
 
@@ -93,9 +94,7 @@ def _open(file: Path) -> parquet.ParquetFile:
 
 
 @lru_cache(maxsize=1)
-def _reading(
-    file: Path, columns: tuple[str, ...], state: tuple[int, int]
-) -> Forward[tuple[dict[str, Any], str | None]]:
+def _reading(file: Path, columns: tuple[str, ...], state: tuple[int, int]) -> Forward[_Read]:
     """Return the reading of a file, in a state of it, that a process goes on with from part to part.
 
     Many writers put all rows into one row group: read anew for each part, each part would cost as much as the file.
@@ -103,8 +102,8 @@ def _reading(
     return Forward(partial(_rows, file, columns))
 
 
-def _rows(file: Path, columns: tuple[str, ...], first: int) -> Iterator[tuple[dict[str, Any], str | None]]:
-    """Yield (row, fault) from a file's row `first` on; row groups before it are not read, and of others a bit at a time.
+def _rows(file: Path, columns: tuple[str, ...], first: int) -> Iterator[_Read]:
+    """Yield the rows of a file from `first` on; row groups before it are not read, and others a bit at a time.
 
     The rows of a group from a damaged page on have that as their fault.
     """
@@ -124,8 +123,8 @@ def _rows(file: Path, columns: tuple[str, ...], first: int) -> Iterator[tuple[di
             yield from (({}, _damage(group, error)) for _ in range(max(skip, given), count))
 
 
-def _plain(batch: pa.RecordBatch, group: int) -> Iterator[tuple[dict[str, Any], str | None]]:
-    """Yield (row, fault) for the rows of a batch; text that is none fails its own row alone."""
+def _plain(batch: pa.RecordBatch, group: int) -> Iterator[_Read]:
+    """Yield the rows of a batch; text that is none fails its own row alone."""
     try:
         yield from ((row, None) for row in batch.to_pylist())
     except UnicodeDecodeError as error:
