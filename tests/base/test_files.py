@@ -1,6 +1,8 @@
 """Files: nothing half-written is read, the first writer wins, and differences are named."""
 
+import errno
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -133,3 +135,17 @@ def test_suggestions_name_the_closest_and_all_that_is_allowed() -> None:
     assert did_you_mean("cany", ["seg", "canny"]) == 'did you mean "canny"? allowed: canny, seg'
     assert did_you_mean("xyz", ["seg", "canny"]) == "allowed: canny, seg"
     assert did_you_mean("x", []) == "allowed: none"
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_file_is_created_once_where_there_are_no_hard_links(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(number, "no links here")
+
+    monkeypatch.setattr(os, "link", refused)
+    assert create_once(tmp_path / "x", b"first")
+    assert not create_once(tmp_path / "x", b"second")
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+    assert (tmp_path / "x").read_bytes() == b"first"

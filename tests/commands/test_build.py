@@ -161,6 +161,16 @@ def test_a_lost_commit_is_made_again_with_the_same_fingerprint(tiny: Path, split
     assert manifest(tiny) == whole
 
 
+def test_a_finished_dataset_is_not_made_smaller(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert main([*TINY, "--size", "900", "--out", str(out)]) == 0
+    before = contents(out)
+    assert main([*TINY, "--size", "500", "--out", str(out)]) == 2
+    assert f"{out} holds 1000 training pairs, and --size 500 would leave some out" in capsys.readouterr().err
+    assert contents(out) == before
+    assert main([*TINY, "--size", "1k", "--out", str(out)]) == 0
+
+
 def test_a_killed_build_goes_on_where_it_stopped(tiny: Path) -> None:
     before = contents(tiny)
     lost = [

@@ -151,6 +151,11 @@ def test_bands_are_learnt_from_a_study_and_the_gate_holds_its_runs_against_them(
     assert main([*words, "--bands", str(bands), "--learn"]) == 2
     assert "study run regress_reference" in capsys.readouterr().err
     run(here("regress_reference", None))
+    told = regress._is_of_other_code
+    monkeypatch.setattr(regress, "_is_of_other_code", lambda out: True)
+    assert main([*words, "--bands", str(bands), "--learn"]) == 2
+    assert "regress_reference were made by other code" in capsys.readouterr().err
+    monkeypatch.setattr(regress, "_is_of_other_code", lambda out: out.name != "regress_reference" and told(out))
     assert main([*words, "--bands", str(bands), "--learn"]) == 0
     assert [run.seed for run in read_bands(bands).runs] == ["2", "3"]
     assert {len(run.values) for run in read_bands(bands).runs} == {3}

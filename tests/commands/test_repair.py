@@ -68,7 +68,7 @@ def test_a_row_that_failed_is_tried_again_and_nothing_else_is_written(
         (source / name).write_bytes(b"")
     assert main(command(source, out)) == 2
     assert f"--retry-failed {out}" in capsys.readouterr().err
-    before = shards(out)
+    before, builds = shards(out), f"python -m benchmark.build --cond canny --source folder:{source}"
 
     shutil.copy(pictures / lost[0], source / lost[0])
     assert main(["--retry-failed", str(out)]) == 2  # one is still broken
@@ -81,6 +81,8 @@ def test_a_row_that_failed_is_tried_again_and_nothing_else_is_written(
     dataset = BuiltDataset.open(out)
     assert dataset.manifest.failed == {}
     assert rows(dataset) == rows(built)
+    assert dataset.command == builds  # and not what mended it
+    assert f"Made by `{builds}` from" in (out / "README.md").read_text()
     assert dataset.manifest.fingerprint != built.manifest.fingerprint
     retries = [commit for commit in dataset.manifest.shards if "-r" in commit["shard"]]
     assert all(commit["source_identity"]["num_images"] == 24 for commit in retries)

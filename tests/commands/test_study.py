@@ -133,6 +133,19 @@ def test_each_run_is_drawn_in_every_way_asked_for_beside_a_floor_of_its_own(tmp_
     ]
 
 
+def test_a_run_that_cannot_be_made_is_told_of_and_the_others_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = tmp_path / "large.toml", tmp_path / "out"
+    file.write_text(TINY.replace("seed = [0, 1]", "batch = [501, 4]").replace("batch = 4\n", ""))
+    assert main(["run", str(file), "--out", str(out)]) == 2
+    said = capsys.readouterr()
+    assert "left out: " in said.out
+    assert "1 of 2 cells could not be made" in said.err.splitlines()[-1]
+    assert len(read_records(out / "results")) == 1
+    assert (out / "results" / "site" / "index.html").exists()
+
+
 def test_a_run_that_diverges_keeps_its_outcome_and_the_others_go_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -144,7 +157,9 @@ def test_a_run_that_diverges_keeps_its_outcome_and_the_others_go_on(
         assert main(["run", str(file), "--out", str(out)]) == 0
         assert "1 of 2 runs diverged: " + str(out / "runs" / "learning_rate-1e+30") in capsys.readouterr().out
     assert len(read_records(out / "results")) == len(read_failures(out / "results")) == 1
-    assert "the loss is" in next(iter(read_failures(out / "results").values())).reason
+    [failure] = read_failures(out / "results").values()
+    assert "the loss is" in failure.reason
+    assert failure.prompts == ("full",)
     assert main(["status", str(file), "--out", str(out)]) == 0
     status = capsys.readouterr().out
     assert "diverged" in status

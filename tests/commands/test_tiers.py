@@ -61,6 +61,25 @@ def test_a_run_is_told_what_share_of_its_training_the_evaluation_costs(
     assert 100 * float(said[1]) / float(said[3]) == pytest.approx(float(said[2]), abs=1)
 
 
+@pytest.mark.usefixtures("short")
+def test_the_cost_of_two_runs_that_steer_together_is_counted(
+    tiny_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["--dataset", str(tiny_dataset), "--batch", "4", "--probe-every", "0", "--device", "cpu", "--steps", "2"]
+    costs = []
+    for cond in ("seg", "canny"):
+        run = tmp_path / cond
+        assert train.main([*common, "--cond", cond, "--cache", str(tmp_path / "c"), "--out", str(run)]) == 0
+    for names in (("seg",), ("seg", "canny")):
+        steering = [word for name in names for word in ("--run", str(tmp_path / name))]
+        capsys.readouterr()
+        assert generate.main(words(tiny_dataset, tmp_path / "-".join(names), "--tier", "probe", *steering)) == 0
+        said = re.search(r"(\S+) GFLOP each", capsys.readouterr().out)
+        assert said is not None
+        costs.append(float(said[1]))
+    assert 1.1 < costs[1] / costs[0] < 1.9  # one more control, not one more base
+
+
 @pytest.mark.parametrize(
     ("more", "line"),
     [

@@ -13,6 +13,7 @@ from benchmark.engine.analysis import comparisons, dials, dirt, together
 from benchmark.engine.board import Section, sections
 from benchmark.engine.cells import names
 from benchmark.engine.charts import charts, profile_chart
+from benchmark.engine.frame import frame
 from benchmark.engine.trainings import draw_of, seed_of
 from benchmark.generate import Generate
 from benchmark.study import Design, read_design
@@ -214,3 +215,19 @@ def test_tasks_are_put_together_only_where_every_one_has_runs() -> None:
     assert recipes[-1].control.worst == pytest.approx(-0.05)
     assert profile_chart(board) is not None
     assert together([*board, replace(board[0], rows=board[0].rows[:3])]) == []
+
+
+def test_a_training_that_diverged_is_on_the_tables_it_was_meant_for() -> None:
+    """Seeds drawn with captions alone say nothing of the other settings when one of them diverges."""
+    made = list(records_of(read_design("ablation", Path("elsewhere")), ranked))
+    (_, lost), *kept = [(form, record) for form, record in made if record.generation["prompts"] == "full"]
+    others = [(form, record) for form, record in made if record.generation["prompts"] != "full"]
+    board_records = {Path(f"{r.evaluation_id}.json"): r for _, r in (*kept, *others)}
+    for prompts, expected in (((), 4), (("full",), 1), (("full", "none"), 2)):
+        failure = failure_of(lost).model_copy(update={"prompts": prompts})
+        board = sections(board_records, [failure])
+        assert sum(bool(section.failures) for section in board) == expected
+        rows = frame(board, [failure])
+        rows = rows[rows["outcome"] == "diverged"]
+        assert rows["prompts"].dropna().tolist() == list(prompts)
+        assert len(rows) == max(1, len(prompts))

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from benchmark import evaluate, generate, train
 from benchmark.base.errors import UserError
+from benchmark.engine import bases
 from benchmark.engine.bases import Base, load_base, refuse_unfit
 from benchmark.engine.controls import Summed
 from benchmark.engine.diffusion import Sampling, initial_latents, loss, sample
@@ -229,3 +230,21 @@ def test_a_model_that_fills_in_pictures_is_refused_in_one_line(cases: dict[str, 
     )
     with pytest.raises(UserError, match=r"is no plain text-to-image model .9 channels for latents of 4"):
         load_base(str(folder))
+
+
+def test_a_scheduler_that_does_not_say_so_cuts_no_latents(case: Case, tmp_path: Path) -> None:
+    """DPMSolver and its like know no `clip_sample`; DDIM's default of it is made for pixels."""
+    folder = Path(shutil.copytree(case.folder, tmp_path / "base"))
+    path = folder / "scheduler" / "scheduler_config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({key: value for key, value in config.items() if key != "clip_sample"}))
+    assert load_base(str(folder)).scheduler.config.clip_sample is False
+
+
+def test_large_images_are_decoded_a_few_at_a_time(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [bases.at_a_time(side) for side in (32, 64, 256, 512, 1024, 4096)] == [32, 32, 32, 8, 2, 1]
+    latents = torch.randn(5, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        together = case.base.decode(latents)
+        monkeypatch.setattr(bases, "at_a_time", lambda side: 2)
+        torch.testing.assert_close(case.base.decode(latents), together)

@@ -155,3 +155,35 @@ def test_every_claim_of_the_register_names_studies_that_exist() -> None:
     assert len({claim.id for claim in claims}) == len(claims)
     named = {name for claim in claims for name in (claim.study or "").split(", ") if name}
     assert named <= {path.stem for path in STUDIES.glob("*.toml")}
+
+
+def test_a_training_run_again_on_a_dataset_of_another_name_is_no_second_run() -> None:
+    """Built for one condition or for eight, samples are the same; if one of the two runs failed, the training did."""
+    never = claim(statistic="failures", above=None, below=0.1)
+    rows = [run(0.5, seed, samples="abc") for seed in range(3)]
+    again = [run(0.5, seed, samples="abc", dataset="e") for seed in range(3)]
+    others = [run(0.5, seed, samples="xyz", dataset="f") for seed in range(3)]
+    assert judge([never], pd.DataFrame([*rows, *again]))[0].finding.numbers.startswith("0 of 3 ")
+    assert judge([never], pd.DataFrame([*rows, *others]))[0].finding.numbers.startswith("0 of 6 ")
+    again[1]["outcome"] = "diverged"
+    for table in ([*rows, *again], [*again, *rows]):
+        assert judge([never], pd.DataFrame(table))[0].finding.numbers.startswith("1 of 3 ")
+
+
+def test_a_run_of_less_than_an_epoch_takes_nothing_from_the_others() -> None:
+    rows = [run(0.9 + seed / 1000, seed) for seed in range(3)]
+    sizes = claim(where={"pairs": {"at_least": 500}})
+    assert word(sizes, *rows, run(0.1, 3, epochs=0.96)) == "supported"
+
+
+def test_runs_that_do_not_differ_decide_nothing() -> None:
+    rows = [{**run(0.0, seed), "outcome": "diverged"} for seed in range(2)]
+    [verdict] = judge([claim()], pd.DataFrame(rows))
+    assert (verdict.word, verdict.finding.p) == ("undecided", None)
+    assert "no test" in verdict.finding.numbers
+
+
+def test_a_training_that_diverged_is_charged_to_the_prompts_it_was_meant_for() -> None:
+    meant = {**run(0.0, 2, prompts="full"), "outcome": "diverged"}
+    rows = [run(0.5, 0, prompts="none"), run(0.52, 1, prompts="none"), meant]
+    assert judge([claim(where={"prompts": "none"})], pd.DataFrame(rows))[0].finding.numbers.endswith(", 2 runs")

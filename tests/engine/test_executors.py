@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.base.errors import UserError
+from benchmark.base.provenance import usable_cores
 from benchmark.engine.executors import beside
 
 
@@ -62,3 +63,11 @@ def test_an_error_of_the_body_ends_what_runs_beside(tmp_path: Path) -> None:
     os.close(release)
     assert os.read(started, 1) == b""  # the other end is closed everywhere: the process is gone
     os.close(started)
+
+
+def test_cores_are_counted_where_the_system_does_not_say_which_are_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """macOS has no `sched_getaffinity`; a job of a cluster may use a few of a machine's cores."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3, 5}, raising=False)
+    assert usable_cores() == 2
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert usable_cores() == os.cpu_count()

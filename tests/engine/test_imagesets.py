@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from benchmark.base.errors import UserError
-from benchmark.engine.imagesets import PROMPTS, image_path, prompts, read_images, shuffled_step, write_image
+from benchmark.engine.imagesets import (
+    PROMPTS,
+    comparable,
+    image_path,
+    prompts,
+    read_images,
+    shuffled_step,
+    write_image,
+)
 
 CAPTIONS = ["a red cube", "a blue cone", "a person", "a green sphere", "two cubes"]
 
@@ -62,3 +70,23 @@ def test_an_image_with_a_flipped_bit_or_cut_short_is_never_scored_as_another(tmp
         except UserError as error:
             refused += "a.png" in str(error)
     assert refused > 0.95 * len(damaged)
+
+
+def test_a_key_of_any_length_has_a_file_name_of_its_own(tmp_path: Path) -> None:
+    """Percent-encoded, a letter of Japanese takes nine characters; a file system takes 255 in all."""
+    picture = np.zeros((4, 4, 3), np.uint8)
+    keys = [f"写真/{'長' * 60}{end}.jpg" for end in "ab"]
+    for key in keys:
+        write_image(tmp_path, key, picture)
+    assert len({image_path(tmp_path, key) for key in keys}) == 2
+    assert read_images(tmp_path, keys, 4).shape == (2, 4, 4, 3)
+    assert image_path(tmp_path, "more/tall-05.png").name == "more%2Ftall-05.png.png"
+
+
+def test_a_base_is_compared_by_its_weights_wherever_it_lies() -> None:
+    config = {"dataset": {"name": "d", "path": "x"}, "batch": 4, "base": {"name": "/data/sd15", "weights_sha256": "w"}}
+    hub = {**config, "base": {"name": "org/sd15", "weights_sha256": "w"}, "batch": 8}
+    other = {**config, "base": {"name": "/data/sd15", "weights_sha256": "v"}}
+    bundled = {**config, "base": {"name": "scenes-tiny", "weights_sha256": "w"}}
+    assert comparable(config) == comparable(hub) != comparable(other)
+    assert comparable(bundled)["base"] == bundled["base"]  # of committed records

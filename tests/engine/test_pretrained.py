@@ -12,7 +12,7 @@ from benchmark import registry
 from benchmark.base.errors import UserError
 from benchmark.contracts.plugins import Encoder, Method
 from benchmark.engine.bases import BUNDLED, Base, load_base
-from benchmark.engine.pretrained import hash_weights, load_whole
+from benchmark.engine.pretrained import hash_weights, load_whole, single_precision, within_memory
 from benchmark.scenes.models import CLIP_FOLDER
 from tests.small_bases import write_base
 from tests.weights import without_weight
@@ -83,3 +83,17 @@ def test_an_encoder_that_lacks_a_weight(tmp_path: Path) -> None:
     gone = without_weight(tmp_path / "dino", "layernorm.bias")
     with pytest.raises(UserError, match=f"no DINOv2 .* lacks 1 weights, {gone} among them"):
         registry.make(Encoder, f"dinov2:{tmp_path / 'dino'}").identity()
+
+
+def test_a_gpu_without_room_is_told_of_in_one_line() -> None:
+    line = r"no room for it on the GPU \(tried to allocate.*\); give less"
+    with pytest.raises(UserError, match=line), within_memory("give less"):
+        raise torch.OutOfMemoryError("tried to allocate 24 GiB\nand more")
+
+
+def test_vectors_are_computed_without_tf32() -> None:
+    before = torch.backends.cudnn.allow_tf32
+    with single_precision():
+        assert not torch.backends.cudnn.allow_tf32
+        assert torch.backends.cudnn.enabled
+    assert torch.backends.cudnn.allow_tf32 == before

@@ -130,3 +130,11 @@ def test_gain_of_a_condition_that_is_ignored_is_nothing_and_of_an_error_grows_wi
     assert followed["mistakes"].gain is not None
     assert followed["mistakes"].gain.value == pytest.approx(followed["accuracy"].gain.value)  # type: ignore[union-attr]
     assert followed["mistakes"].gain.value > 0.4
+
+
+def test_room_that_one_sample_alone_makes_gives_no_normalised_score() -> None:
+    """Without that sample ceiling and floor are the same, and what lies between them is no number."""
+    rows = {name: np.array([[level, 1.0], [0.0, 0.0], [0.0, 0.0]]) for name, level in _LEVELS.items()}
+    found = anchored(rows, lambda total: {"hits": total[..., 0] / np.maximum(total[..., 1], 1)}, {})["hits"]
+    assert found.normalised is None
+    assert found.run.value == pytest.approx(0.6)

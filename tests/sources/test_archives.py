@@ -6,7 +6,9 @@ import json
 import tarfile
 import tempfile
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 from datasets import Dataset, Features, Image, Value
 from hypothesis import given, settings
@@ -15,6 +17,7 @@ from pyarrow import parquet as pq
 
 from benchmark import build
 from benchmark.base.errors import UserError
+from benchmark.contracts import splitting
 from benchmark.contracts.plugins import Sample, Source
 from benchmark.contracts.splitting import consecutive, in_files
 from benchmark.engine.datasets import BuiltDataset
@@ -238,3 +241,35 @@ def test_places_over_files_are_all_of_them_once() -> None:
     assert found == [(0, i) for i in range(3)] + [(2, i) for i in range(7)] + [(3, i) for i in range(14)]
     with pytest.raises(UserError, match="2 samples are too few"):
         consecutive(2)
+
+
+def test_one_large_row_group_is_read_once_and_a_bit_at_a_time(
+    pictures: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pandas and others put all rows of a file into one group, and each part is a stretch of it."""
+    table = pa.table({"image": [pictures[i % 24] for i in range(400)], "text": [f"caption {i}" for i in range(400)]})
+    pq.write_table(table, tmp_path / "all.parquet", row_group_size=1000)
+    assert pq.ParquetFile(tmp_path / "all.parquet").num_row_groups == 1
+    monkeypatch.setattr(splitting, "PART", 50)
+    begun, whole = [], pq.ParquetFile.iter_batches
+
+    def counted(self: pq.ParquetFile, size: int, **words: Any) -> Any:
+        begun.append(size)
+        return whole(self, size, **words)
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", counted)
+    found = samples(Parquet(str(tmp_path / "all.parquet")))
+    assert [sample.caption for sample in found] == [f"caption {i}" for i in range(400)]
+    assert [sample.image for sample in found] == [pictures[i % 24] for i in range(400)]
+    assert len(begun) == 1
+    assert begun[0] < 100
+    source = Parquet(str(tmp_path / "all.parquet"))
+    backwards = [sample.caption for part in reversed(list(source.parts())) for sample in source.read(part, 64)]
+    assert sorted(map(str, backwards)) == sorted(f"caption {i}" for i in range(400))
+
+
+def test_text_that_is_none_fails_its_row_alone(pictures: list[bytes], tmp_path: Path) -> None:
+    odd = pa.StringArray.from_buffers(24, *pa.array([b"a caption", b"\xff\xfe", b"another"] * 8).buffers()[1:])
+    pq.write_table(pa.table({"image": pictures, "text": odd}), tmp_path / "odd.parquet")
+    found = samples(Parquet(str(tmp_path / "odd.parquet")))
+    assert [sample.fault is None for sample in found] == [True, False, True] * 8

@@ -246,3 +246,14 @@ def test_another_content_behind_the_same_path_is_another_identity(photos: Path, 
         identities.append(Hub(str(tmp_path / "here")).identity())
         (tmp_path / "here").unlink()
     assert identities[0] != identities[1]
+
+
+@pytest.mark.parametrize("keep", [saved, repository])
+def test_a_damaged_picture_in_a_column_nobody_wants_hurts_nobody(keep: Any, photos: Path, tmp_path: Path) -> None:
+    """The library decodes all pictures of a row that it gives, wanted or not."""
+    data = table(photos)
+    cells = [{"bytes": b"no picture", "path": None}] * len(data)
+    data = data.add_column("conditioning_image", cells).cast_column("conditioning_image", Image())
+    read = parts(Hub(str(keep(data, tmp_path / "data"))))
+    assert sum(len(samples) for samples in read.values()) == 24
+    assert all(sample.fault is None and sample.image for samples in read.values() for sample in samples)
