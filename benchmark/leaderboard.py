@@ -98,8 +98,13 @@ def shown_needed(found: Needed | None) -> str:
 
 
 def shown_changes(cell: Cell) -> str:
-    """Return what steering changed of the base's image scores: ``clip_score -0.5, fd-scenes -0.003``."""
-    return ", ".join(f"{name} {change.iqm:+.3g}" for name, change in cell.changes.items())
+    """Return what steering changed of the base's image scores: ``clip_score -0.5 [-0.7, -0.3], fd-scenes -0.003``."""
+    return ", ".join(f"{name} {_signed(change)}" for name, change in cell.changes.items())
+
+
+def _signed(change: Spread) -> str:
+    low, high = change.low, change.high
+    return f"{change.iqm:+.3g}" + (f" [{low:+.3g}, {high:+.3g}]" if low is not None and high is not None else "")
 
 
 def shown_onsets(cell: Cell) -> str:

@@ -29,7 +29,7 @@ def _row(section: Section, row: Row) -> dict[str, Any]:
     cells: dict[str, Any] = {
         "comparability_key": section.key[:12],
         "dataset": record.dataset["name"],
-        "samples": record.dataset.get("keys_sha256"),
+        "samples": record.dataset.get("keys_sha256", "")[:12],
         "condition": record.condition,
         "method": record.method,
         "base": record.base,
