@@ -303,7 +303,8 @@ class Method(ABC):
 
         latent_scale is the number of image pixels for one latent pixel (8 for Stable Diffusion).
         latents (B, C, h, w), timesteps (B,), image (B, 3, H, W) in [0, 1], text (B, tokens, width) as the base encodes
-        it: for a network of diffusers `split_text` takes it apart.
+        it: for a network of diffusers `split_text` takes it apart. Its `image_encoders`, if it has any, are its parts
+        that see the image alone: images are drawn with one answer of theirs for all steps.
         """
 
     @abstractmethod

@@ -25,7 +25,7 @@ from benchmark.base.errors import UserError, did_you_mean
 from benchmark.base.seeds import Stream
 from benchmark.contracts.plugins import Residuals
 from benchmark.engine.bases import GUIDANCE, SOLVER, Base, split_text
-from benchmark.engine.controls import CONTROL_WEIGHTINGS, WithPromptAlone
+from benchmark.engine.controls import CONTROL_WEIGHTINGS, WithPromptAlone, encoded_once
 from benchmark.engine.latents import pixels, to_uint8
 
 # Deterministic solvers that read the whole of a base's schedule, a pure end included (arXiv 2305.08891).
@@ -194,12 +194,13 @@ def sample(
     images = torch.cat([image, image]).to(base.device)
     if control is not None and settings.control_weighting != "uniform":
         control = WithPromptAlone(control, settings.control_weighting)
-    for timestep in scheduler.timesteps:
-        pair = scheduler.scale_model_input(torch.cat([latents, latents]), timestep)
-        prediction = denoise(base, control, pair, timestep, both, images, settings.conditioning_scale)
-        without, with_text = prediction.chunk(2)
-        guided = without + settings.guidance_scale * (with_text - without)
-        latents = scheduler.step(guided, timestep, latents, return_dict=False)[0]
+    with encoded_once(control):
+        for timestep in scheduler.timesteps:
+            pair = scheduler.scale_model_input(torch.cat([latents, latents]), timestep)
+            prediction = denoise(base, control, pair, timestep, both, images, settings.conditioning_scale)
+            without, with_text = prediction.chunk(2)
+            guided = without + settings.guidance_scale * (with_text - without)
+            latents = scheduler.step(guided, timestep, latents, return_dict=False)[0]
     return base.decode(latents)
 
 

@@ -80,6 +80,11 @@ class Control(nn.Module):
             down = [residual.new_zeros(residual.shape) for residual in down]
         return Residuals(list(down), middle, weights=self.decoder_weights())
 
+    @property
+    def image_encoders(self) -> tuple[nn.Module, ...]:
+        """What sees the conditioning image alone."""
+        return (self.controlnet.controlnet_cond_embedding,)
+
     def decoder_weights(self) -> dict[str, Tensor]:
         """Return the trained decoder by the U-Net's own names; nothing where it is locked."""
         return {name.replace("/", "."): weight for name, weight in self.decoder.items()}

@@ -53,6 +53,11 @@ class ControlnetLiteModel(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.mid_block = nn.Conv2d(last, last, 3, padding=1)
         self.outputs = nn.ModuleList(zero(nn.Conv2d(width, width, 1)) for width in [*widths, last])
 
+    @property
+    def image_encoders(self) -> tuple[nn.Module, ...]:
+        """What sees the conditioning image alone."""
+        return (self.controlnet_cond_embedding,)
+
     def forward(self, latents: Tensor, timesteps: Tensor, text: Tensor, image: Tensor) -> Residuals:
         """Return 12 down residuals and a middle one for latents (B, C, h, w) and image (B, 3, H, W) in [0, 1]."""
         x = self.conv_in(latents) + self.controlnet_cond_embedding(image)

@@ -23,6 +23,11 @@ class Adapter(nn.Module):
         super().__init__()
         self.adapter = adapter
 
+    @property
+    def image_encoders(self) -> tuple[nn.Module, ...]:
+        """What sees the conditioning image alone: all of it."""
+        return (self.adapter,)
+
     def forward(self, latents: Tensor, timesteps: Tensor, text: Tensor, image: Tensor) -> Residuals:
         """Return a residual for each level of the encoder, of the conditioning image (B, 3, H, W) in [0, 1] alone."""
         return Residuals(encoder=self.adapter(image))

@@ -1,5 +1,6 @@
 """The loss and the sampler, against independent implementations from the published formulas."""
 
+import contextlib
 import dataclasses
 import math
 
@@ -11,10 +12,13 @@ from diffusers.training_utils import compute_snr
 from torch import Tensor
 
 from benchmark.base.errors import UserError
+from benchmark.contracts.plugins import Method
+from benchmark.engine import diffusion
 from benchmark.engine.bases import Base
-from benchmark.engine.controls import Summed, residual_weights
+from benchmark.engine.controls import Summed, encoded_once, residual_weights
 from benchmark.engine.diffusion import SCHEDULERS, Sampling, denoise, initial_latents, loss, sample
 from benchmark.methods.controlnet import Control, Controlnet
+from benchmark.methods.controlnet_lite import ControlnetLite
 from benchmark.methods.t2i_adapter import T2IAdapter
 
 PROMPTS = ["a large red sphere", "a small blue cube"]
@@ -295,3 +299,63 @@ def test_starting_noise_is_standard_normal(base: Base) -> None:
     noise = initial_latents(base, 64, [f"k{i}" for i in range(50)], 0).numpy()
     assert abs(float(noise.mean())) < 4 / noise.size**0.5
     assert float(np.std(noise)) == pytest.approx(1.0, abs=0.02)
+
+
+def drawn_by(base: Base, control: torch.nn.Module, image: Tensor, weighting: str) -> Tensor:
+    settings = Sampling(num_inference_steps=3, control_weighting=weighting)
+    with torch.no_grad():
+        return sample(base, control, initial_latents(base, 64, ["a", "b"], 0), PROMPTS, image, settings)
+
+
+@pytest.mark.parametrize(
+    ("spec", "weighting"),
+    [
+        (Controlnet(embedding="paper"), "uniform"),
+        (Controlnet(), "resolution"),
+        (ControlnetLite(), "guess"),
+        (T2IAdapter(), "uniform"),
+    ],
+)
+def test_what_sees_the_image_alone_answers_once_for_all_steps_with_the_same_bits(
+    base: Base, control: Control, image: Tensor, spec: Method, weighting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alone, and beside another control, each with its own part of the image."""
+    torch.manual_seed(2)
+    other = spec.build(base.unet, base.latent_scale).eval()
+    for parameter in other.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    for steering, seen in ((other, image), (Summed([control, other]), torch.cat([image.flip(0), image], dim=1))):
+        parts = [part for module in steering.modules() for part in getattr(module, "image_encoders", ())]
+        computed = [Counted(next(m for m in part.modules() if isinstance(m, torch.nn.Conv2d))) for part in parts]
+        found = drawn_by(base, steering, seen, weighting)
+        assert [one.count for one in computed] == ([1] if steering is other else [1, 1])
+        again = drawn_by(base, steering, seen.flip(0), weighting)  # other images have answers of their own
+        with monkeypatch.context() as patch:
+            patch.setattr(diffusion, "encoded_once", lambda control: contextlib.nullcontext())
+            assert torch.equal(found, drawn_by(base, steering, seen, weighting))
+            assert torch.equal(again, drawn_by(base, steering, seen.flip(0), weighting))
+        assert [one.count for one in computed] == [8] * len(parts)
+
+
+class Counted:
+    """How often a module has computed."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self.count = 0
+        module.register_forward_hook(self._add)
+
+    def _add(self, *_: object) -> None:
+        self.count += 1
+
+
+def test_an_image_that_was_changed_in_its_place_is_seen_anew() -> None:
+    layer = torch.nn.Conv2d(3, 2, 1)
+    module = torch.nn.Module()
+    module.image_encoders = [layer]
+    image = torch.rand(1, 3, 4, 4)
+    with torch.no_grad(), encoded_once(module):
+        first = layer(image)
+        assert layer(image) is first
+        image += 1
+        assert not torch.equal(layer(image), first)
+    assert "forward" not in vars(layer)
