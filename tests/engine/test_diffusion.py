@@ -349,11 +349,14 @@ class Counted:
 
 
 def test_an_image_that_was_changed_in_its_place_is_seen_anew() -> None:
-    layer = torch.nn.Conv2d(3, 2, 1)
-    module = torch.nn.Module()
-    module.image_encoders = [layer]
+    class Reader(torch.nn.Conv2d):
+        @property
+        def image_encoders(self) -> tuple[torch.nn.Module, ...]:
+            return (self,)
+
+    layer = Reader(3, 2, 1)
     image = torch.rand(1, 3, 4, 4)
-    with torch.no_grad(), encoded_once(module):
+    with torch.no_grad(), encoded_once(layer):
         first = layer(image)
         assert layer(image) is first
         image += 1
