@@ -26,6 +26,16 @@ _BATCH_PIXELS = 2**21  # eight images of 512 x 512
 _MULTIPLE = 64  # sides the networks of controlnet-aux are given
 
 
+@lru_cache(maxsize=64)
+def _fetched(model: str, file: str, revision: str | None) -> Path:
+    """Return where a file of the hub lies here; asked once a process, lest a branch move between two batches."""
+    try:
+        return Path(hf_hub_download(model, file, revision=revision))
+    except Exception as error:  # the library raises many kinds; its first line says which
+        reason = first_line(error)
+        raise UserError(f"no {file} of {model} ({reason}); give a hub id, or a folder with it") from None
+
+
 class Weights(NamedTuple):
     """A file of a hub repository, or of a folder with the same files.
 
@@ -53,11 +63,7 @@ class Weights(NamedTuple):
             if not (folder / self.file).is_file():
                 raise UserError(f"{folder} holds no {self.file}; give a folder that does, or a hub id")
             return folder / self.file
-        try:
-            return Path(hf_hub_download(self.model, self.file, revision=self.revision))
-        except Exception as error:  # the library raises many kinds; its first line says which
-            reason = first_line(error)
-            raise UserError(f"no {self.file} of {self.model} ({reason}); give a hub id, or a folder with it") from None
+        return _fetched(self.model, self.file, self.revision)
 
     @property
     def commit(self) -> str | None:
