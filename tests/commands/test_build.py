@@ -16,9 +16,13 @@ import yaml
 from PIL import Image
 from pyarrow import parquet
 
+from benchmark import build
 from benchmark.base.errors import UserError
 from benchmark.build import Build, default_folder, main, make_plan
+from benchmark.contracts.plugins import Sample
+from benchmark.engine import pretrained
 from benchmark.engine.datasets import BuiltDataset
+from benchmark.engine.intake import sift
 from benchmark.scenes.palette import KINDS, SEG_COLOURS
 from benchmark.scenes.splits import example
 
@@ -414,3 +418,31 @@ def test_a_dataset_is_named_by_the_last_plain_part_of_its_source(path: str, name
     annotators = {"canny": plan.annotators["canny"]}
     other = replace(plan, source={"name": "folder", "path": path}, conditions=only, annotators=annotators)
     assert default_folder(other) == Path("datasets") / name
+
+
+def test_models_share_no_gpu_among_many_processes_unless_told_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int | None] = []
+
+    def noted(function: Any, items: Any, workers: int | None) -> Any:
+        asked.append(workers)
+        return iter(())
+
+    monkeypatch.setattr(build, "run_local", noted)
+    for device in ("cpu", "cuda"):
+        monkeypatch.setattr(pretrained, "choose_device", lambda wanted, device=device: device)
+        for form in (Build(cond=("seg",)), Build(cond=("seg",), annotator=("scenes,kind=seg",))):
+            for workers in (None, 3):
+                list(build._made(make_plan(form), tmp_path, replace(form, workers=workers), []))
+    assert asked == [None, 3, None, 3, None, 3, 1, 3]
+
+
+def test_originals_are_let_go_of_once_they_are_stored(photos: Path) -> None:
+    """Those of a shard would all be held until it is written: gigabytes, of a camera's pictures."""
+    source = f"folder:{photos}"
+    plan = make_plan(Build(cond=("canny",), source=source))
+    samples = [Sample(path.name, path.read_bytes(), None, columns={"x": b"y"}) for path in photos.glob("*.jpg")]
+    usable, _ = sift(iter(samples), plan, lambda sample, transform: {})
+    assert len(usable) > 3
+    assert all((one.sample.image, one.sample.columns) == (b"", {}) and one.data for one in usable)
