@@ -18,23 +18,6 @@ if TYPE_CHECKING:
 LEVEL = 0.05
 _CONTROL = "normalised_control"
 _OF_DRAWING = ("prompts", "n")  # columns that a training which drew nothing may lack
-# What decides the weights of a training, but for its dataset's name: built for one condition or for eight, a sample is
-# the same, and so is what was trained on it.
-_OF_TRAINING = (
-    "samples",
-    "condition",
-    "base",
-    "method",
-    "pairs",
-    "draw",
-    "seed",
-    "corrupt",
-    "updates",
-    "batch",
-    "learning_rate",
-    "empty_prompt_rate",
-    "mixed_precision",
-)
 Limit = dict[Literal["at_least", "at_most"], float]
 Where = dict[str, str | float | Limit]
 
@@ -220,7 +203,7 @@ def _failures(claim: Claim, rows: "pd.DataFrame") -> Finding:
     samples; if it failed on one of two machines, it failed.
     """
     trainings = rows[rows["outcome"] != "not probed"].sort_values("outcome", key=lambda told: told == "followed")
-    trainings = trainings.drop_duplicates([column for column in _OF_TRAINING if column in rows])
+    trainings = trainings.drop_duplicates(["samples", "likeness"])
     if not len(trainings):
         return Finding("no run was probed")
     from scipy import stats  # takes half a second to load, and most boards have no run of a claim

@@ -9,7 +9,7 @@ from benchmark.base.files import sha256
 from benchmark.contracts.records import Failure, Score
 from benchmark.engine.board import Section
 from benchmark.engine.cells import ANCHORS, Row
-from benchmark.engine.trainings import epochs, first_of, identity_of, seed_of
+from benchmark.engine.trainings import epochs, first_of, identity_of, likeness_of, seed_of
 
 _RECIPE = ("batch", "learning_rate", "empty_prompt_rate", "mixed_precision")
 
@@ -71,9 +71,9 @@ def _training(training: dict[str, Any], method: str) -> dict[str, Any]:
     recipe = first.get("recipe", {})
     return {
         "training": sha256(identity_of(training, method))[:16] if training else None,
+        "likeness": sha256(likeness_of(training, method))[:16] if training else None,
         "seed": seed_of(first),
         "pairs": first.get("num_samples"),
-        "draw": first.get("replicate", 0) if first else None,
         "corrupt": ", ".join(first.get("corrupt", [])),
         "epochs": epochs(first),
         "updates": recipe.get("steps"),

@@ -6,6 +6,8 @@ from typing import Any
 from benchmark.base.files import canonical_json
 
 _OF_A_DRAW = ("name", "step", "replicate", "pairs_sha256")
+_OF_A_DATASET = ("dataset", "pairs_sha256", "drawn_from", "probed_on", "referee")
+_OF_MEMORY = ("gradient_accumulation_steps", "gradient_checkpointing")
 WATCHING = ("probe_every", "checkpoint_every")  # of a recipe: they decide how closely a run was watched, no weights
 
 
@@ -50,6 +52,19 @@ def identity_of(training: dict[str, Any], method: str) -> bytes:
     if "parts" in training:
         return b"+".join(identity_of(part, method) for part in training["parts"])
     return canonical_json({"method": method, **{key: value for key, value in training.items() if key != "name"}})
+
+
+def likeness_of(training: dict[str, Any], method: str) -> bytes:
+    """Return all that decides the weights but the dataset that the pairs lie in.
+
+    Built for one condition or for eight, under one name or another, a source gives the same samples: judged on the same
+    test samples, two trainings that share this are one. What is empty is left out, as older records do.
+    """
+    if "parts" in training:
+        return b"+".join(likeness_of(part, method) for part in training["parts"])
+    recipe = {key: value for key, value in training["recipe"].items() if value and key not in (*WATCHING, *_OF_MEMORY)}
+    kept = {key: value for key, value in training.items() if value and key not in (*_OF_A_DATASET, "name", "step")}
+    return canonical_json({**kept, "recipe": recipe, "method": method})
 
 
 def draw_of(training: dict[str, Any]) -> str:

@@ -14,7 +14,8 @@ from benchmark.engine.board import Section, sections
 from benchmark.engine.cells import names
 from benchmark.engine.charts import charts, profile_chart
 from benchmark.engine.frame import frame
-from benchmark.engine.trainings import draw_of, seed_of
+from benchmark.engine.records import read_records
+from benchmark.engine.trainings import draw_of, likeness_of, seed_of
 from benchmark.generate import Generate
 from benchmark.study import Design, read_design
 from benchmark.train import Train
@@ -231,3 +232,18 @@ def test_a_training_that_diverged_is_on_the_tables_it_was_meant_for() -> None:
         rows = rows[rows["outcome"] == "diverged"]
         assert rows["prompts"].dropna().tolist() == list(prompts)
         assert len(rows) == max(1, len(prompts))
+
+
+def test_a_training_that_two_studies_made_is_told_by_committed_records() -> None:
+    """Of seg with seeds 0 to 2 there are two datasets; records of one are older than some fields of a recipe."""
+    records = read_records(Path(__file__).parents[2] / "results").values()
+    found: dict[bytes, set[tuple[str, str]]] = {}
+    datasets: dict[bytes, set[str]] = {}
+    for record in records:
+        if record.training and record.condition == "seg" and record.training["num_samples"] == 4000:
+            like = likeness_of(record.training, record.method)
+            found.setdefault(like, set()).add((record.method, seed_of(record.training)))
+            datasets.setdefault(like, set()).add(record.dataset["name"])
+    assert all(len(names) == 1 for names in found.values())
+    twice = [names for like, names in found.items() if len(datasets[like]) == 2]
+    assert sorted(name for names in twice for name in names) == [("controlnet", seed) for seed in "012"]

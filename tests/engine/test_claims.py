@@ -23,7 +23,9 @@ def run(control: float, seed: int = 0, **columns: Any) -> dict[str, Any]:
         "outcome": "followed",
     }
     made = {**common, "seed": str(seed), "normalised_control": control, **columns}
-    return {"training": (name := repr(sorted(made.items(), key=str))), "record": name, **made}
+    like = {name: value for name, value in made.items() if name not in ("dataset", "samples", "prompts", "outcome")}
+    name = repr(sorted(made.items(), key=str))
+    return {"training": name, "record": name, "samples": "abc", "likeness": repr(sorted(like.items(), key=str)), **made}
 
 
 def claim(**fields: Any) -> Claim:
