@@ -154,14 +154,15 @@ Tries = dict[str, list[Commit]]  # a part's name to its commit and those of its 
 def _select(source: Source, size: int, tries: Tries) -> list[Part]:
     """Return the held-out parts and the shortest run of training parts that reaches a size.
 
-    A committed part counts with the rows it gave, another with the rows it plans; an empty one is the source's end.
+    A committed part counts with the rows it gave at its first try, lest a later one change which parts are taken;
+    another with the rows it plans. An empty one is the source's end.
     """
     parts, reached = [], 0
     for part in source.parts():
         commits = tries.get(part.name)
         if part.split == "train" and (reached >= size or (commits and commits[0].num_in == 0)):
             break
-        given = sum(commit.num_ok for commit in commits) if commits else part.num_samples
+        given = commits[0].num_ok if commits else part.num_samples
         reached += given if part.split == "train" else 0
         parts.append(part)
     return parts

@@ -82,8 +82,10 @@ def evaluate(form: Evaluate) -> Path:
         return path
     trained_by, curve = _training_provenance(config["control"]), _curve(config["control"])  # before hours of reading
     base = load_base(config["base"]["name"], choose_device(form.device))
+    if base.weights_sha256 != config["base"]["weights_sha256"]:
+        raise UserError(f"{form.images} was drawn on other weights of {base.name}; restore them, or generate it again")
     subject = Subject(config, reference, dataset, base, generated, no_control, trained_by)
-    with within_memory("give --device cpu"):
+    with within_memory("give --device cpu, or set CUDA_VISIBLE_DEVICES= to compute on the processor alone"):
         record = _record(form, question, condition, subject)
     beside = {
         ".webp": _strip(condition, reference, subject.evidence(slice(0, _STRIP_COLUMNS))),

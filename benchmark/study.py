@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -277,14 +277,14 @@ def _train(form: Train) -> bool:
     return read_status(form.out, RUN) != "diverged"
 
 
-def _failure(form: Train, prompts: Iterable[str]) -> Failure:
+def _failure(form: Train, prompts: Sequence[str]) -> Failure:
     """Return the record of a run that diverged, and was to draw with some prompt settings."""
     assert form.out is not None
     run = read_finished(form.out, RUN)
     config, dataset = run["config"], {k: v for k, v in run["config"]["dataset"].items() if k != "path"}
     training = {**config, "dataset": dataset}
     return Failure(
-        failure_id=sha256(canonical_json(training))[:16],
+        failure_id=sha256(canonical_json([training, *prompts]))[:16],
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         dataset=dataset,
         condition=config["condition"]["name"],

@@ -93,7 +93,18 @@ class Section:
 
 def counted(failures: Iterable[Failure], invalidated: Mapping[str, Invalidated]) -> list[Failure]:
     """Return the failures that were not invalidated, one of each training."""
-    return list({identity_of(f.training, f.method): f for f in failures if f.failure_id not in invalidated}.values())
+    found: dict[bytes, Failure] = {}
+    for failure in failures:
+        if failure.failure_id not in invalidated:
+            identity = identity_of(failure.training, failure.method)
+            found[identity] = _for_both(found[identity], failure) if identity in found else failure
+    return list(found.values())
+
+
+def _for_both(first: Failure, second: Failure) -> Failure:
+    """Return the failure of one training that two studies wrote down, meant for the prompts of both."""
+    prompts = {*first.prompts, *second.prompts} if first.prompts and second.prompts else ()
+    return first.model_copy(update={"prompts": tuple(sorted(prompts))})
 
 
 def sections(

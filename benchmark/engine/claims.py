@@ -199,10 +199,12 @@ def _whole_mean(claim: Claim, rows: "pd.DataFrame") -> Finding:
 def _failures(claim: Claim, rows: "pd.DataFrame") -> Finding:
     """Return the share of probed trainings that failed.
 
-    A training counts once: judged under several prompts, or run again on a dataset of another name that holds the same
-    samples; if it failed on one of two machines, it failed.
+    A training counts once, by the worse of its outcomes: judged under several prompts or on several sets of samples, or
+    made by two studies of the same samples, each with a dataset of its own.
     """
     trainings = rows[rows["outcome"] != "not probed"].sort_values("outcome", key=lambda told: told == "followed")
+    trainings = trainings.drop_duplicates("training")
+    trainings = trainings.assign(samples=trainings["samples"].fillna(trainings["dataset"]))  # of one that drew nothing
     trainings = trainings.drop_duplicates(["samples", "likeness"])
     if not len(trainings):
         return Finding("no run was probed")

@@ -86,7 +86,7 @@ def encoded_once(control: nn.Module | None) -> Iterator[None]:
     of a T2I-Adapter it is all.
     """
     modules = control.modules() if control is not None else ()
-    parts = [part for module in modules for part in getattr(module, "image_encoders", ())]
+    parts = dict.fromkeys(part for module in modules for part in getattr(module, "image_encoders", ()))
     for part in parts:
         part.forward = _Once(part.forward)
     try:
@@ -105,7 +105,8 @@ class _Once:
         self._answer: Any = None
 
     def __call__(self, image: Tensor) -> Any:
-        seen = (image.data_ptr(), image.shape, image.stride(), image.dtype, image._version)
+        place = (image.untyped_storage()._cdata, image.storage_offset(), image.shape, image.stride(), image.dtype)
+        seen = (*place, image._version)
         if seen != self._seen:
             self._seen, self._answer = seen, self._compute(image)
         return self._answer

@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.engine.bases import Base
-from benchmark.engine.controls import Summed
+from benchmark.engine.controls import Summed, encoded_once
 from benchmark.engine.diffusion import denoise, loss
 
 
@@ -27,14 +27,17 @@ def flops_of_image(base: Base, control: nn.Module | None, side: int, num_inferen
         num_inference_steps: Of the sampler.
     """
 
-    def step() -> None:
+    def steps(count: int) -> None:
         latents, timesteps, text, image = _inputs(base, side, 2, _maps_of(control))
-        denoise(base, control, latents, timesteps, text, image)
+        with encoded_once(control):
+            for _ in range(count):
+                denoise(base, control, latents, timesteps, text, image)
 
     with torch.no_grad():
         encoding = _count(lambda: _inputs(base, side, 2))
         decoding = _count(lambda: base.decode(_inputs(base, side, 1)[0])) - encoding // 2
-        return encoding + num_inference_steps * (_count(step) - encoding) + decoding
+        first, both = _count(lambda: steps(1)), _count(lambda: steps(2))
+        return first + (num_inference_steps - 1) * (both - first) + decoding
 
 
 def flops_of_training_image(base: Base, control: nn.Module, side: int) -> int:

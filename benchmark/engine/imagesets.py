@@ -22,7 +22,7 @@ from benchmark.engine.stored import Stored
 
 PROMPTS = ("full", "none", "insufficient", "conflicting")
 PER_CONDITION = "num_images_per_condition"
-_LONGEST_NAME = 200  # of the 255 bytes that file systems allow: what writes it adds to it
+_LONGEST_NAME = 233  # of the 255 bytes that file systems allow: `replace_file` adds 18 while it writes, .png is 4
 _INSUFFICIENT = "a high-quality, detailed, and professional image"  # arXiv 2302.05543, section 4.2
 
 
@@ -307,6 +307,5 @@ def default_folder(config: dict[str, Any], root: Path) -> Path:
     """Return the folder images of this configuration go to: named for people, and by hash."""
     control = config["control"]
     label = "no_control" if control is None else control["name"]
-    return (
-        root / f"{config['dataset']['name']}_{config['split']}_{label}_{sha256(canonical_json(comparable(config)))[:8]}"
-    )
+    digest = sha256(canonical_json({**comparable(config), "base": config["base"]}))[:8]
+    return root / f"{config['dataset']['name']}_{config['split']}_{label}_{digest}"

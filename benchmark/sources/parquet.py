@@ -75,9 +75,7 @@ class Parquet(Source):
         for label, path, places in part.where:
             caption = self.caption or next((n for n in _CAPTIONS if n in _open(path).schema_arrow.names), None)
             wanted = [column for column in (self.image, caption, *columns) if column]
-            about = path.stat()
-            reading = _reading(path, tuple(wanted), (about.st_size, about.st_mtime_ns))
-            for number, (row, fault) in reading.read(places.start, places.stop):
+            for number, row, fault in _rows(path, places, tuple(wanted)):
                 text, unread = caption_cell(row[caption] if caption and not fault else None)
                 fault = fault or unread
                 key = f"{label}/{number:08d}"
@@ -93,34 +91,38 @@ def _open(file: Path) -> parquet.ParquetFile:
         raise UserError(f"{file} is no whole Parquet file ({first_line(error)}); fetch it again") from None
 
 
+def _rows(file: Path, places: range, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, Any], str | None]]:
+    """Yield (number, row, fault) for a range of a file's rows; only the row groups that hold them are read."""
+    about, start = file.stat(), 0
+    state, metadata = (about.st_size, about.st_mtime_ns), _open(file).metadata
+    for group in range(metadata.num_row_groups):
+        end = start + metadata.row_group(group).num_rows
+        first, last = max(places.start, start), min(places.stop, end)
+        if first < last:
+            for place, (row, fault) in _group(file, group, columns, state).read(first - start, last - start):
+                yield start + place, row, fault
+        start = end
+
+
 @lru_cache(maxsize=1)
-def _reading(file: Path, columns: tuple[str, ...], state: tuple[int, int]) -> Forward[_Read]:
-    """Return the reading of a file, in a state of it, that a process goes on with from part to part.
+def _group(file: Path, group: int, columns: tuple[str, ...], state: tuple[int, int]) -> Forward[_Read]:
+    """Return the reading of a row group, in a state of its file, that a process goes on with from part to part.
 
-    Many writers put all rows into one row group: read anew for each part, each part would cost as much as the file.
+    Many writers put all rows into one group: read anew for each part, each part would cost as much as the file.
     """
-    return Forward(partial(_rows, file, columns))
+    return Forward(partial(_rows_of, file, group, columns))
 
 
-def _rows(file: Path, columns: tuple[str, ...], first: int) -> Iterator[_Read]:
-    """Yield the rows of a file from `first` on; row groups before it are not read, and others a bit at a time.
-
-    The rows of a group from a damaged page on have that as their fault.
-    """
-    opened, start = _open(file), 0
-    for group in range(opened.num_row_groups):
-        count = opened.metadata.row_group(group).num_rows
-        start += count
-        if first >= start:
-            continue
-        skip, given = max(0, first - (start - count)), 0
-        try:
-            for batch in opened.iter_batches(_BATCH, row_groups=[group], columns=list(columns)):
-                wanted = batch.slice(max(0, skip - given))
-                given += len(batch)
-                yield from _plain(wanted, group)
-        except (pa.ArrowException, OSError) as error:
-            yield from (({}, _damage(group, error)) for _ in range(max(skip, given), count))
+def _rows_of(file: Path, group: int, columns: tuple[str, ...], first: int) -> Iterator[_Read]:
+    """Yield the rows of a group from `first` on, read a bit at a time; from a damaged page on it is their fault."""
+    opened, given = _open(file), 0
+    try:
+        for batch in opened.iter_batches(_BATCH, row_groups=[group], columns=list(columns)):
+            yield from _plain(batch.slice(max(0, first - given)), group)
+            given += len(batch)
+    except (pa.ArrowException, OSError) as error:
+        rest = opened.metadata.row_group(group).num_rows - max(first, given)
+        yield from (({}, _damage(group, error)) for _ in range(rest))
 
 
 def _plain(batch: pa.RecordBatch, group: int) -> Iterator[_Read]:

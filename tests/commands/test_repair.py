@@ -19,9 +19,11 @@ from pyarrow import parquet
 from benchmark.base.files import pretty_json, sha256_file
 from benchmark.base.images import encode_bilevel_png
 from benchmark.build import main
+from benchmark.contracts import splitting
 from benchmark.engine.datasets import BuiltDataset, Manifest
 from benchmark.engine.exporters import safe_name
 from benchmark.engine.shards import Commit
+from benchmark.sources.folder import Folder
 
 SPLITS = ("train", "val", "test")
 
@@ -93,6 +95,33 @@ def test_a_row_that_failed_is_tried_again_and_nothing_else_is_written(
     assert main(["--retry-failed", str(out)]) == 0
     assert "already built" in capsys.readouterr().out
     assert shards(out) == after
+
+
+def test_the_same_build_command_finds_a_retried_dataset_built(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """For want of one row another part was built; with the row back, the size would be reached without that part."""
+    monkeypatch.setattr(splitting, "PART", 4)
+    out, whole = tmp_path / "out", Path.read_bytes
+    words = [*command(pictures, out), "--size", "8"]
+    first = next(part for part in Folder(str(pictures)).parts() if part.name == "train-000000")
+    lost = next(iter(Folder(str(pictures)).read(first, 64))).key
+
+    def broken(path: Path) -> bytes:
+        if path == pictures / lost:
+            raise OSError("Input/output error")
+        return whole(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", broken)
+        assert main(words) == 2
+    assert main(["--retry-failed", str(out)]) == 0
+    held = BuiltDataset.open(out).manifest
+    assert held.num_rows["train"] == 12
+    capsys.readouterr()
+    assert main(words) == 0
+    assert "is already built" in capsys.readouterr().out
+    assert BuiltDataset.open(out).manifest == held
 
 
 def test_a_later_build_keeps_rows_that_were_tried_again(

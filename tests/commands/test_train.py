@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from benchmark import build, generate, train
+from benchmark import build, evaluate, generate, train
 from benchmark.base.errors import UserError
 from benchmark.base.files import sha256_file
 from benchmark.engine import runs
@@ -173,12 +173,19 @@ def test_nothing_is_drawn_upon_other_weights_of_a_runs_base(
 ) -> None:
     base, run = Path(shutil.copytree(BUNDLED["scenes-tiny"], tmp_path / "base")), tmp_path / "run"
     assert train.main([*command(pairs, run), "--base", str(base)]) == 0
+    few = ["--dataset", str(pairs), "--limit", "3", "--num-inference-steps", "1"]
+    drawn, floor = tmp_path / "drawn", tmp_path / "floor"
+    assert generate.main([*few, "--run", str(run), "--out", str(drawn)]) == 0
+    assert generate.main([*few, "--base", str(base), "--out", str(floor)]) == 0
     file = base / "unet" / "diffusion_pytorch_model.safetensors"
     save_tensors(file, {name: tensor * 0 for name, tensor in load_tensors(file)[0].items()}, {"format": "pt"})
     capsys.readouterr()
-    assert generate.main(["--dataset", str(pairs), "--run", str(run), "--out", str(tmp_path / "images")]) == 2
+    assert generate.main([*few, "--run", str(run), "--out", str(tmp_path / "images")]) == 2
     assert f"{run} was begun on other weights of" in capsys.readouterr().err
     assert not (tmp_path / "images").exists()
+    scoring = ["--images", str(drawn), "--no-control", str(floor), "--metric", "diversity"]
+    assert evaluate.main([*scoring, "--results", str(tmp_path / "results")]) == 2
+    assert f"{drawn} was drawn on other weights of" in capsys.readouterr().err
 
 
 def test_two_processes_do_not_train_one_run(pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from benchmark.contracts.records import Failure, Record
 from benchmark.engine.analysis import comparisons, dials, dirt, together
-from benchmark.engine.board import Section, sections
+from benchmark.engine.board import Section, counted, sections
 from benchmark.engine.cells import names
 from benchmark.engine.charts import charts, profile_chart
 from benchmark.engine.frame import frame
@@ -232,6 +232,9 @@ def test_a_training_that_diverged_is_on_the_tables_it_was_meant_for() -> None:
         rows = rows[rows["outcome"] == "diverged"]
         assert rows["prompts"].dropna().tolist() == list(prompts)
         assert len(rows) == max(1, len(prompts))
+    two = [failure_of(lost).model_copy(update={"prompts": (name,), "failure_id": name}) for name in ("none", "full")]
+    assert [failure.prompts for failure in counted(two, {})] == [("full", "none")]
+    assert [failure.prompts for failure in counted([*two, failure_of(lost)], {})] == [()]
 
 
 def test_a_training_that_two_studies_made_is_told_by_committed_records() -> None:

@@ -167,9 +167,17 @@ def test_a_training_run_again_on_a_dataset_of_another_name_is_no_second_run() ->
     others = [run(0.5, seed, samples="xyz", dataset="f") for seed in range(3)]
     assert judge([never], pd.DataFrame([*rows, *again]))[0].finding.numbers.startswith("0 of 3 ")
     assert judge([never], pd.DataFrame([*rows, *others]))[0].finding.numbers.startswith("0 of 6 ")
-    again[1]["outcome"] = "diverged"
+    again[1]["outcome"] = "never followed"
     for table in ([*rows, *again], [*again, *rows]):
         assert judge([never], pd.DataFrame(table))[0].finding.numbers.startswith("1 of 3 ")
+
+
+def test_a_training_judged_on_two_sets_of_samples_is_one_and_two_that_diverged_are_two() -> None:
+    never = claim(statistic="failures", above=None, below=0.1)
+    full = run(0.5)
+    assert judge([never], pd.DataFrame([full, {**full, "samples": "few"}]))[0].finding.numbers.startswith("0 of 1 ")
+    lost = [{**run(0.5, dataset=name), "outcome": "diverged", "samples": None} for name in "ab"]
+    assert judge([never], pd.DataFrame([full, *lost]))[0].finding.numbers.startswith("2 of 3 ")
 
 
 def test_a_run_of_less_than_an_epoch_takes_nothing_from_the_others() -> None:

@@ -76,7 +76,8 @@ def test_an_image_costs_what_its_layers_count(any_base: Base, steered: bool) -> 
 def test_counting_computes_nothing_and_leaves_no_gradient(any_base: Base) -> None:
     control = registry.make(Method, "controlnet").build(any_base.unet, any_base.latent_scale)
     before = {name: value.clone() for name, value in control.state_dict().items()}
-    forward = flops_of_image(any_base, control, 64, 2) - flops_of_image(any_base, control, 64, 1)
+    alone = flops_of_image(any_base, None, 64, 1)
+    forward = flops_of_image(any_base, control, 64, 1) - alone + flops_of_image(any_base, None, 64, 2) - alone
     update = flops_of_training_image(any_base, control, 64)
     # A forward pass is of two branches. Backwards the control takes twice its own, the decoder of the base once.
     assert forward / 2 < update < 3 * forward / 2
