@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _TEMPLATES = Path(__file__).parent / "board"
+_OF_THE_BASE = ("clip_score", "fd-", "fid")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 CLAIMS = Path(__file__).parent / "claims.toml"
 
@@ -98,8 +99,12 @@ def shown_needed(found: Needed | None) -> str:
 
 
 def shown_changes(cell: Cell) -> str:
-    """Return what steering changed of the base's image scores: ``clip_score -0.5 [-0.7, -0.3], fd-scenes -0.003``."""
-    return ", ".join(f"{name} {_signed(change)}" for name, change in cell.changes.items())
+    """Return what steering changed of the base: ``clip_score -0.5 [-0.7, -0.3], fd-scenes -0.003``.
+
+    Of the image scores these are Frechet distances and CLIP scores; pages of runs have them all.
+    """
+    named = ((name, change) for name, change in cell.changes.items() if name.startswith(_OF_THE_BASE))
+    return ", ".join(f"{name} {_signed(change)}" for name, change in named)
 
 
 def _signed(change: Spread) -> str:
