@@ -68,7 +68,7 @@ class Train:
     empty_prompt_rate: float = option("share of prompts emptied while training", 0.5, share)
     num_samples: int | None = option("train on a nested subset of so many pairs (default: all)", None, parse_size)
     replicate: int = option("which disjoint subset of that size", 0, non_negative)
-    corrupt: tuple[str, ...] = option("pair a share wrongly, as in wrong_caption=0.2; may be given again", ())
+    corrupt: tuple[str, ...] = option("spoil a share of the pairs, as in wrong_caption=0.2; may be given again", ())
     seed: int = option("sets all five seeds below", 0, non_negative)
     subset_seed: int | None = option("which pairs (default: --seed)", None, non_negative)
     init_seed: int | None = option("the first weights (default: --seed)", None, non_negative)
@@ -285,7 +285,7 @@ def load_data(base: "Base", dataset: "BuiltDataset", condition: Condition, form:
     import torch
 
     from benchmark.engine.corruptions import corrupted
-    from benchmark.engine.latents import moments_at
+    from benchmark.engine.latents import moments_of
     from benchmark.engine.reader import EncodedMaps, TrainingData
 
     resolution = dataset.plan.resolution
@@ -296,7 +296,7 @@ def load_data(base: "Base", dataset: "BuiltDataset", condition: Condition, form:
     subset = choose_subset(form, dataset)
     chosen, view = subset.rows, corrupted(subset.keys, form.corrupt, named_seeds(form)["subset"])
     shards = [(dataset.folder / c.file, c.num_ok) for c in dataset.commits("train") if c.file is not None]
-    moments = moments_at(base, shards, dataset.places("train")[chosen[view.images]], form.cache)
+    moments = moments_of(base, shards, dataset.places("train")[chosen], view, form.cache)
     captions, maps = _captions_and_maps(dataset, f"cond_{form.cond}", set(chosen.tolist()), form.cache)
     rank = np.argsort(np.argsort(chosen))  # captions and maps are in the dataset's order
     images = EncodedMaps(maps, rank[view.maps], view.shifted, _renderer(condition, resolution))

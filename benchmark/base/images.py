@@ -221,6 +221,18 @@ def encode_jpeg(image: NDArray[np.uint8]) -> bytes:
     return data
 
 
+def recompressed(image: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+    """Return an image (H, W, 3) as it is read after libjpeg saved it, colours at half the resolution."""
+    data = simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=quality, colorsubsampling="420")
+    saved: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, colorspace="RGB")
+    return saved
+
+
+def blurred(image: NDArray[np.uint8], sigma: float) -> NDArray[np.uint8]:
+    """Return an image (H, W, 3) under a Gaussian of a standard deviation in pixels, mirrored at its edges."""
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101), np.uint8)
+
+
 def encode_paletted_png(ids: NDArray[np.uint8], colours: NDArray[np.uint8]) -> bytes:
     """Return (H, W) ids with their (C, 3) RGB palette as one PNG: ids and colours at once."""
     picture = Image.frombytes("P", ids.shape[::-1], np.ascontiguousarray(ids).tobytes())

@@ -1,6 +1,6 @@
 """Posterior moments of a dataset's images, encoded once for every run that uses them; keyed by content, not by run."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,6 +16,7 @@ from benchmark.base.files import canonical_json, sha256
 from benchmark.base.images import decode_rgb
 from benchmark.engine.bases import Base, at_a_time
 from benchmark.engine.checkpoints import load_tensors, save_tensors
+from benchmark.engine.corruptions import View, damage
 from benchmark.engine.shards import read_rows
 
 _PIECE = 512  # images of a subset that are decoded at once
@@ -59,17 +60,38 @@ class CachedMoments:
         return self[torch.arange(len(self))]
 
 
-def moments_at(base: Base, shards: Sequence[tuple[Path, int]], places: NDArray[np.int64], cache: Path) -> CachedMoments:
+def moments_of(
+    base: Base, shards: Sequence[tuple[Path, int]], places: NDArray[np.int64], view: View, cache: Path
+) -> CachedMoments:
+    """Return the moments of the N images of a view of the images at so many places, as `moments_at` does."""
+    files: list[Tensor] = []
+    file, row = np.empty((2, len(places)), np.int64)
+    for damages, here in view.by_damage():
+        part = moments_at(base, shards, places[view.images[here]], cache, damages)
+        file[here], row[here] = len(files) + part.file, part.row
+        files.extend(part.files)
+    return CachedMoments(files, file, row)
+
+
+def moments_at(
+    base: Base,
+    shards: Sequence[tuple[Path, int]],
+    places: NDArray[np.int64],
+    cache: Path,
+    damages: tuple[str, ...] = (),
+) -> CachedMoments:
     """Return the moments of the images at N places, which are encoded where the cache does not hold them.
 
     A cache file is named by the shard's and the autoencoder's content: any run may share it, none can mistake it. Of
     shards of which less than half is wanted only that is encoded: a thousand pairs of a million lie in as many shards.
+    Of damaged images too.
 
     Args:
         base: Its autoencoder encodes.
         shards: Files, and how many rows each holds.
         places: Rows (N,), counted over all files.
         cache: Folder of the cache.
+        damages: What the images suffered before they are encoded.
     """
     order = np.argsort(places, kind="stable")
     ends = np.cumsum([count for _, count in shards])
@@ -80,17 +102,20 @@ def moments_at(base: Base, shards: Sequence[tuple[Path, int]], places: NDArray[n
     for (shard, count), end, cut in zip(shards, ends, np.searchsorted(places[order], ends), strict=True):
         here, start = order[start:cut], cut
         rows = places[here] - (end - count)
-        if len(here) and (whole := _of_shard(base, shard, count, len(np.unique(rows)), folder)) is not None:
+        if not len(here):
+            continue
+        whole = None if damages else _of_shard(base, shard, count, len(np.unique(rows)), folder)
+        if whole is not None:
             file[here], row[here] = len(files), rows
             files.append(whole)
-        elif len(here):
+        else:
             loose.append((here, shard, rows))
     if loose:
         wanted, first = [(shard, np.unique(rows)) for _, shard, rows in loose], 0
         for (here, _, rows), (_, distinct) in zip(loose, wanted, strict=True):
             file[here], row[here] = len(files), first + np.searchsorted(distinct, rows)
             first += len(distinct)
-        files.append(_of_rows(base, wanted, folder))
+        files.append(_of_rows(base, wanted, folder, damages))
     return CachedMoments(files, file, row)
 
 
@@ -103,20 +128,22 @@ def _of_shard(base: Base, shard: Path, count: int, wanted: int, folder: Path) ->
     return moments
 
 
-def _of_rows(base: Base, wanted: Sequence[tuple[Path, NDArray[np.int64]]], folder: Path) -> Tensor:
+def _of_rows(
+    base: Base, wanted: Sequence[tuple[Path, NDArray[np.int64]]], folder: Path, damages: tuple[str, ...]
+) -> Tensor:
     """Return the moments of some rows of several shards, in their order, from the cache or made."""
     name = sha256(canonical_json([[shard.stem, rows.tolist()] for shard, rows in wanted]))[:24]
-    path = folder / f"rows-{name}.safetensors"
+    path = folder / f"{'-'.join(('rows', *damages))}-{name}.safetensors"
     moments = _read(path)
     if moments is None:
-        images, parts = (image for shard, rows in wanted for image in _images(shard, rows.tolist())), []
+        images, parts = (damage(image, damages) for part in wanted for image in _images(*part)), []
         while some := list(islice(images, _PIECE)):
             parts.append(encode_moments(base, np.stack(some), "subset"))
         moments = _kept(path, torch.cat(parts))
     return moments
 
 
-def _images(shard: Path, rows: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
+def _images(shard: Path, rows: Iterable[int]) -> Iterator[NDArray[np.uint8]]:
     asked = set(rows)
     cells = (row["image"]["bytes"] for i, row in enumerate(read_rows(shard, ["image"])) if i in asked)
     yield from map(decode_rgb, cells)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from benchmark.base.errors import UserError
 from benchmark.base.images import decode_rgb
-from benchmark.engine.corruptions import corrupted
+from benchmark.engine.corruptions import corrupted, damage
 from benchmark.engine.datasets import BuiltDataset
 from benchmark.engine.reader import Subset
 
@@ -41,7 +41,14 @@ def _of_run(run: dict[str, Any]) -> Iterator[NDArray[np.uint8]]:
     subset = Subset.of(dataset, run["num_samples"], run["replicate"], seed)
     if (dataset.plan.hash, subset.sha256) != (run["dataset"]["plan_hash"], run["pairs_sha256"]):
         raise UserError(f"{run['run']} was trained on another state of {dataset.folder}; its images are gone")
-    wanted = {subset.keys[i] for i in corrupted(subset.keys, run["corrupt"], seed).images}
-    rows = (row for row in dataset.rows("train", ["key", "image"]) if row["key"] in wanted)
-    while batch := list(islice(rows, _BATCH)):
-        yield np.stack([decode_rgb(row["image"]["bytes"]) for row in batch])
+    view = corrupted(subset.keys, run["corrupt"], seed)
+    suffered: dict[str, set[tuple[str, ...]]] = {}
+    for names, here in view.by_damage():
+        for place in view.images[here]:
+            suffered.setdefault(subset.keys[place], set()).add(names)
+    rows = (row for row in dataset.rows("train", ["key", "image"]) if row["key"] in suffered)
+    images = (
+        damage(decode_rgb(row["image"]["bytes"]), names) for row in rows for names in sorted(suffered[row["key"]])
+    )
+    while batch := list(islice(images, _BATCH)):
+        yield np.stack(batch)

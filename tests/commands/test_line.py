@@ -20,7 +20,10 @@ from benchmark.contracts.plugins import Condition, Encoder
 from benchmark.contracts.records import Record
 from benchmark.engine import imagesets
 from benchmark.engine.bases import Base
+from benchmark.engine.corruptions import corrupted, damage
 from benchmark.engine.datasets import BuiltDataset
+from benchmark.engine.latents import encode_moments
+from benchmark.engine.pools import trained_images
 from benchmark.engine.reader import choose_rows
 from benchmark.engine.records import read_record
 
@@ -378,3 +381,28 @@ def test_corruptions_reach_what_is_trained_on(base: Base, tiny_dataset: Path) ->
     assert torch.equal(dirty.token_ids, clean.token_ids[half])
     assert np.array_equal(beside[:, 4:, 4:], maps[:, :-4, :-4])
     assert torch.equal(moved.token_ids, clean.token_ids)
+
+
+def test_a_damaged_image_is_what_is_trained_on_and_what_counts_as_trained_on(base: Base, tiny_dataset: Path) -> None:
+    dataset, form = BuiltDataset.open(tiny_dataset), train.Train(tiny_dataset, num_samples=60, cache=Path("latents"))
+    condition, subset = registry.remake(Condition, dataset.condition("seg")), train.choose_subset(form, dataset)
+    images = [decode_rgb(row["image"]["bytes"]) for row in dataset.rows("train", ["image"])]
+    clean = train.load_data(base, dataset, condition, form)
+    for corrupt in (("blur=1",), ("jpeg=0.5",), ("blur=0.3", "jpeg=0.7")):
+        view = corrupted(subset.keys, corrupt, 0)
+        names = dict.fromkeys(range(60), ()) | {i: kind for kind, here in view.by_damage() for i in here.tolist()}
+        spoilt = [damage(images[subset.rows[i]], names[i]) for i in range(60)]
+        data = train.load_data(base, dataset, condition, replace(form, corrupt=corrupt))
+        assert torch.equal(data.moments[torch.arange(60)], encode_moments(base, np.stack(spoilt), "all"))
+        assert np.array_equal(data.images[np.arange(60)], clean.images[np.arange(60)])
+        run = {
+            "run": "mine",
+            "dataset": {"path": str(tiny_dataset), "plan_hash": dataset.plan.hash},
+            "num_samples": 60,
+            "replicate": 0,
+            "pairs_sha256": subset.sha256,
+            "corrupt": corrupt,
+            "recipe": {"seeds": {"subset": 0}},
+        }
+        seen = np.concatenate(list(trained_images(run)))
+        assert sorted(map(bytes, seen)) == sorted(map(bytes, spoilt))

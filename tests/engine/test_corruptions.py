@@ -1,10 +1,14 @@
 """Dirty data: the share that was asked for, the same samples at every size, and everything else clean."""
 
+from io import BytesIO
+
 import numpy as np
+import PIL.Image
 import pytest
 
 from benchmark.base.errors import UserError
-from benchmark.engine.corruptions import CORRUPTIONS, View, corrupted, parse, shift
+from benchmark.engine.corruptions import CORRUPTIONS, DAMAGES, View, corrupted, damage, parse, shift
+from benchmark.numbers.quality import grey_of, read_header, sharpness
 
 KEYS = [f"sample-{i}" for i in range(2000)]
 OWN = np.arange(2000)
@@ -14,6 +18,8 @@ def test_without_corruptions_every_sample_is_its_own() -> None:
     for view in (corrupted(KEYS, [], 0), corrupted(KEYS, ["wrong_caption=0"], 0), View.clean(2000)):
         assert all(np.array_equal(places, OWN) for places in (view.images, view.captions, view.maps))
         assert not view.shifted.any()
+        assert not view.damaged.any()
+        assert [(names, places.tolist()) for names, places in view.by_damage()] == [((), OWN.tolist())]
 
 
 @pytest.mark.parametrize(("name", "part"), [("wrong_caption", "captions"), ("foreign_map", "maps")])
@@ -34,6 +40,42 @@ def test_duplicates_are_whole_pairs_of_one_sample() -> None:
     assert counts.max() == pytest.approx(600, abs=60)
     assert (counts > 1).sum() == 1
     assert len(places) == 2000 - counts.max() + 1
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damage_hits_its_share_of_the_images_and_no_caption_or_map(name: str) -> None:
+    view = corrupted(KEYS, [f"{name}=0.2"], 0)
+    assert all(np.array_equal(places, OWN) for places in (view.images, view.captions, view.maps))
+    clean, hit = view.by_damage()
+    assert (clean[0], hit[0]) == ((), (name,))
+    assert abs(len(hit[1]) / 2000 - 0.2) < 0.03
+    assert sorted([*clean[1], *hit[1]]) == OWN.tolist()
+
+
+def test_damages_add_up_and_a_duplicate_is_as_damaged_as_its_original() -> None:
+    kinds = dict(corrupted(KEYS, ["jpeg=0.5", "blur=0.5"], 0).by_damage())
+    assert set(kinds) == {(), ("blur",), ("jpeg",), ("blur", "jpeg")}
+    view = corrupted(KEYS, ["jpeg=0.5", "duplicate=0.9"], 0)
+    copies = view.images == np.bincount(view.images).argmax()
+    assert copies.sum() > 1700
+    assert len(np.unique(view.damaged[copies], axis=0)) == 1
+
+
+@pytest.mark.parametrize("side", [64, 256])
+def test_a_damaged_image_is_what_hygiene_counts_as_one(side: int) -> None:
+    """Blur against the sharpness hygiene reads, JPEG against Pillow's own at the same quality."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (side, side, 3), np.uint8)
+    assert np.array_equal(damage(image, ()), image)
+    soft = damage(image, ["blur"])
+    assert sharpness(grey_of(soft)) < 50 < sharpness(grey_of(image))
+    assert soft.mean() == pytest.approx(image.mean(), abs=1)
+    file = BytesIO()
+    PIL.Image.fromarray(image).save(file, "JPEG", quality=10, subsampling="4:2:0")
+    assert read_header(file.getvalue()).jpeg_quality == 10
+    by_pillow = np.asarray(PIL.Image.open(file).convert("RGB"), np.int64)
+    assert np.abs(damage(image, ["jpeg"]).astype(np.int64) - by_pillow).mean() < 1
+    assert np.array_equal(damage(image, ["blur", "jpeg"]), damage(soft, ["jpeg"]))
 
 
 def test_a_higher_rate_hits_the_same_samples_and_more_and_a_seed_others() -> None:
