@@ -1,5 +1,7 @@
 """Result records on disk: written once, read back whole, found again by folder."""
 
+import gzip
+import zlib
 from collections.abc import Collection, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -19,6 +21,8 @@ from benchmark.contracts.records import Failure, Invalidated, Record
 F = TypeVar("F", bound=BaseModel)
 _FAILED = ".failed.json"
 _SAMPLES, _KEY = ".parquet", "key"
+_CURVE, _PACKED = ".jsonl", ".gz"  # a curve is a quarter as large when packed
+_LARGEST_CURVE = 2**26  # bytes: a packed file can unfold to anything
 INVALIDATED = "invalidated.toml"
 
 
@@ -51,11 +55,16 @@ def write_record(root: Path, record: Record, beside: Mapping[str, bytes] | None 
     if path.exists():
         return path
     for ending, data in files.items():
-        replace_file(path.with_suffix(ending), data)
+        replace_file(_beside(path, ending), gzip.compress(data, mtime=0) if ending == _CURVE else data)
     attached = {ending: sha256(data) for ending, data in files.items()}
     whole = record.model_copy(update={"attached": attached})
     create_once(path, sealed_json(whole.model_dump(mode="json")))  # last: it stands for all that lies beside it
     return path
+
+
+def _beside(path: Path, ending: str) -> Path:
+    """Return where a file that belongs to a record lies."""
+    return path.with_suffix(ending + _PACKED if ending == _CURVE else ending)
 
 
 def read_beside(path: Path, record: Record, ending: str) -> bytes | None:
@@ -64,12 +73,21 @@ def read_beside(path: Path, record: Record, ending: str) -> bytes | None:
     Raises:
         UserError: It is missing, is not what was written, or lies there though the record does not name it.
     """
-    file = path.with_suffix(ending)
-    data = file.read_bytes() if file.exists() else None
+    file = _beside(path, ending)
+    data = (_unpacked(file) if ending == _CURVE else file.read_bytes()) if file.exists() else None
     if (None if data is None else sha256(data)) == record.attached.get(ending):
         return data
     fault = "is missing" if data is None else "is not what was written with the record beside it"
     raise UserError(f"{file} {fault}; restore it, or score the images again: {record.environment['command']}")
+
+
+def _unpacked(file: Path) -> bytes:
+    """Return what a packed file holds, none of one that is damaged: no hash is that of nothing."""
+    try:
+        with gzip.open(file) as opened:
+            return opened.read(_LARGEST_CURVE)
+    except (OSError, EOFError, zlib.error):
+        return b""
 
 
 def write_failure(root: Path, failure: Failure) -> Path:
@@ -113,8 +131,8 @@ def read_probes(path: Path, record: Record) -> list[dict[str, Any]]:
     Raises:
         UserError: The curve is damaged.
     """
-    curve, remedy = path.with_suffix(".jsonl"), "restore it"
-    lines = (read_beside(path, record, ".jsonl") or b"").splitlines()
+    curve, remedy = _beside(path, _CURVE), "restore it"
+    lines = (read_beside(path, record, _CURVE) or b"").splitlines()
     rows = [json_object(line, f"{curve}, line {number}", remedy) for number, line in enumerate(lines, 1)]
     probes = [row for row in rows if "probe" in row]
     checked(list[_Probe], probes, f"{curve}, its probes", remedy)

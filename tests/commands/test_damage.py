@@ -73,7 +73,7 @@ READ = [
     ("floor/*-00000002.png", [evaluate.main]),
     ("cache/vectors/*/*.safetensors", [evaluate.main]),
     ("results/*/*/*/*.json", [leaderboard.main, compare.main]),
-    ("results/*/*/*/*.jsonl", [leaderboard.main]),
+    ("results/*/*/*/*.jsonl.gz", [leaderboard.main]),
     ("results/*/*/*/*.webp", [leaderboard.main]),
     ("results/*/*/*/*.parquet", [compare.main]),
 ]

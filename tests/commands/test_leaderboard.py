@@ -1,5 +1,6 @@
 """The board, from records made up for the test."""
 
+import gzip
 import json
 import re
 from pathlib import Path
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from benchmark.base.files import sealed_json, sha256_file
+from benchmark.base.files import sealed_json, sha256
 from benchmark.contracts.records import Anchored, Counts, Failure, Record, Score
 from benchmark.engine.board import sections
 from benchmark.engine.records import read_record, write_failure, write_record
@@ -64,9 +65,9 @@ def made_up(
 def with_probes(path: Path, curve: dict[int, float]) -> None:
     """Write a record again with a curve: normalised control by update."""
     rows = [json.dumps({"step": step, "probe": {"miou.normalised": value}}) for step, value in curve.items()]
-    record, curve_file = read_record(path), path.with_suffix(".jsonl")
-    curve_file.write_text("\n".join(rows))
-    attached = {".jsonl": sha256_file(curve_file)}
+    record, data = read_record(path), "\n".join(rows).encode()
+    path.with_suffix(".jsonl.gz").write_bytes(gzip.compress(data))
+    attached = {".jsonl": sha256(data)}
     path.write_bytes(sealed_json(record.model_copy(update={"attached": attached}).model_dump(mode="json")))
 
 

@@ -1,5 +1,6 @@
 """The whole way, through the commands: build, train, generate, evaluate."""
 
+import gzip
 import json
 import shlex
 import shutil
@@ -150,7 +151,7 @@ def test_the_strip_and_the_curve_lie_beside_the_record(line: Path, home: Path) -
     strip = line.with_suffix(".webp").read_bytes()
     assert strip[:4] == b"RIFF"
     assert 1_000 < len(strip) < 40_000
-    assert line.with_suffix(".jsonl").read_bytes() == (home / "runs/mine/curve.jsonl").read_bytes()
+    assert gzip.decompress(line.with_suffix(".jsonl.gz").read_bytes()) == (home / "runs/mine/curve.jsonl").read_bytes()
 
 
 @pytest.mark.usefixtures("line")
