@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from benchmark.engine.datasets import BuiltDataset
     from benchmark.engine.imagesets import ImageSet, Reference
 
-_STRIP_COLUMNS, _STRIP_SIDE, _STRIP_QUALITY = 8, 64, 82
+_STRIP_COLUMNS, _STRIP_QUALITY = 8, 82
 
 
 @dataclass(frozen=True)
@@ -342,17 +342,16 @@ def _strip(condition: Condition, reference: "Reference", evidence: Evidence) -> 
     """Return a picture as a WebP file: condition, reference, generated, without control, for the first samples."""
     import cv2
 
-    from benchmark.engine.pictures import grid
+    from benchmark.engine.pictures import STRIP_SIDE, strip
 
     count = min(_STRIP_COLUMNS, len(reference.keys))
-    maps = [condition.render(condition.decode(data), _STRIP_SIDE) for data in reference.maps[:count]]
-    rows = [
-        ("condition", maps),
-        ("reference", list(evidence.real[:count])),
-        ("generated", list(evidence.generated[0][:count])),
-        ("no control", list(evidence.no_control[0][:count])),
-    ]
-    picture = cv2.cvtColor(grid(rows, _STRIP_SIDE), cv2.COLOR_RGB2BGR)
+    rows = {
+        "condition": [condition.render(condition.decode(data), STRIP_SIDE) for data in reference.maps[:count]],
+        "reference": list(evidence.real[:count]),
+        "generated": list(evidence.generated[0][:count]),
+        "no control": list(evidence.no_control[0][:count]),
+    }
+    picture = cv2.cvtColor(strip(rows), cv2.COLOR_RGB2BGR)
     ok, data = cv2.imencode(".webp", picture, [cv2.IMWRITE_WEBP_QUALITY, _STRIP_QUALITY])
     if not ok:
         raise ValueError("cannot encode the picture strip")

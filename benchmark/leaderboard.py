@@ -240,6 +240,7 @@ def _csv(table: "pd.DataFrame") -> bytes:
 
 def _environment(finalize: Callable[[object], object] | None = None) -> jinja2.Environment:
     from benchmark.engine.charts import PROBED, charts, profile_chart
+    from benchmark.engine.pictures import STRIP_SIDE, strip_corner
 
     loader = jinja2.FileSystemLoader(_TEMPLATES)
     escaped = jinja2.select_autoescape(enabled_extensions=("html",))
@@ -254,9 +255,9 @@ def _environment(finalize: Callable[[object], object] | None = None) -> jinja2.E
     numbers = (shown, shown_alone, shown_spread, shown_worst, shown_failures, shown_needed, shown_changes, shown_onsets)
     settings = (shown_pairs, shown_updates, shown_epochs, shown_values, shown_end, shown_width, shown_improvement)
     words = (one_line, made_by, as_cells, shown_anchors, shown_scores)
-    helpers = (*numbers, *settings, *words, charts, profile_chart, comparisons, dials, dirt, together)
+    helpers = (*numbers, *settings, *words, charts, profile_chart, strip_corner, comparisons, dials, dirt, together)
     environment.globals |= {helper.__name__: helper for helper in helpers}
-    environment.globals |= {"onset": ONSET, "share": SHARE, "anchors": ANCHORS, "probed": PROBED}
+    environment.globals |= {"onset": ONSET, "share": SHARE, "anchors": ANCHORS, "probed": PROBED, "side": STRIP_SIDE}
     environment.globals["anchor_heads"] = as_cells((name.replace("_", " ") for name in ANCHORS), "th")
     return environment
 

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from benchmark.contracts.records import Failure, Invalidated, Record, Score
-from benchmark.engine.cells import Cell, Family, Row, told_apart
+from benchmark.engine.cells import Cell, Family, Row, names, told_apart
 from benchmark.engine.trainings import identity_of, recipe_of
 from benchmark.numbers.seeds import Spread
 
@@ -89,6 +89,12 @@ class Section:
             alike = [i for i in order if made[i].budget.pairs == pairs]
             groups |= zip(alike, _groups([_interval(controls[i]) for i in alike]), strict=True)
         return [replace(made[i], group=groups[i]) for i in order]
+
+    @cached_property
+    def pictured(self) -> list[tuple[str, Row]]:
+        """A run of each cell with what tells the cell apart, in words: method by method, fewest pairs first."""
+        cells = [cell for family in self.families for cell in family.cells if cell.middle]
+        return [(name, cell.middle) for name, cell in zip(names(cells), cells, strict=True) if cell.middle]
 
 
 def counted(failures: Iterable[Failure], invalidated: Mapping[str, Invalidated]) -> list[Failure]:

@@ -151,6 +151,13 @@ class Cell:
         return spread([value for _, value in self.runs]) if self.runs is not None else None
 
     @property
+    def middle(self) -> Row | None:
+        """Of the runs whose pictures were kept the one in the middle by normalised control; None if none were."""
+        kept = [row for row in self.rows if ".webp" in row.record.attached]
+        kept.sort(key=lambda row: score.estimate if (score := row.control.normalised) else 0.0)
+        return kept[len(kept) // 2] if kept else None
+
+    @property
     def pairs(self) -> int | None:
         """How many pairs a run was trained on; None for a released ControlNet."""
         return self.training.get("num_samples")

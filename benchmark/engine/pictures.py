@@ -1,6 +1,6 @@
 """Lay images out in a labelled grid: what people look at."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -9,6 +9,20 @@ from numpy.typing import NDArray
 Images = Sequence[NDArray[np.uint8]]
 _GAP, _LABEL = 4, 104
 _INK, _PAPER = (40, 40, 40), 255
+# The rows of the strip beside a record, and the side of its images. Pages cut rows out of strips that were drawn long
+# ago: another layout is another kind of file.
+STRIP = ("condition", "reference", "generated", "no control")
+STRIP_SIDE = 64
+
+
+def strip(rows: Mapping[str, Images]) -> NDArray[np.uint8]:
+    """Return the strip of a record."""
+    return grid([(name, rows[name]) for name in STRIP], STRIP_SIDE)
+
+
+def strip_corner(name: str) -> tuple[int, int]:
+    """Return where in a strip the images of a row begin: pixels from the left and from the top."""
+    return _LABEL + _GAP, _GAP + STRIP.index(name) * (STRIP_SIDE + _GAP)
 
 
 def grid(rows: Sequence[tuple[str, Images]], side: int) -> NDArray[np.uint8]:

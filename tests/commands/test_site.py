@@ -2,11 +2,16 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
+from benchmark.engine.pictures import STRIP, strip
 from benchmark.engine.records import write_record
 from benchmark.leaderboard import main
 from benchmark.study import read_design
@@ -52,6 +57,42 @@ def page(site: Path) -> Iterator[Page]:
         browser.close()
 
 
+def strip_of(*levels: int) -> bytes:
+    """Return a strip of eight samples whose rows are grey, each as bright as given."""
+    rows = {name: [np.full((64, 64, 3), level, np.uint8)] * 8 for name, level in zip(STRIP, levels, strict=True)}
+    return bytes(cv2.imencode(".webp", strip(rows))[1])
+
+
+def test_pictures_lie_beside_each_other_by_size_each_of_the_run_in_the_middle(tmp_path: Path) -> None:
+    for pairs, first in ((1000, 0.6), (50, 0.3)):
+        for seed in range(3):
+            record = made_up(f"run-{pairs}-{seed}", first + (seed + 1) % 3 / 100, seed=seed, pairs=pairs)
+            write_record(tmp_path, record, {".webp": strip_of(10, 40, 100 + pairs // 10 + 20 * seed, 70)})
+    write_record(tmp_path, made_up("without", 0.5, method="controlnet_lite"))
+    assert main(["--results", str(tmp_path)]) == 0
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        for width in (1400, 390):
+            page = browser.new_page(viewport={"width": width, "height": 844}, offline=True)
+            page.goto(next((tmp_path / "site").glob("dataset-*.html")).as_uri())
+            labels = page.locator(".pictures p").all_text_contents()
+            assert [label.partition(":")[0].split(", ")[-1] for label in labels] == [
+                *("condition", "reference", "50 pairs", "1000 pairs", "no control")
+            ]
+            assert [page.locator(".pictures a").nth(i).get_attribute("href") for i in range(2)] == [
+                *("run-50-0.html", "run-1000-0.html")
+            ]
+            levels = []
+            for image in page.locator(".pictures img").all():
+                image.scroll_into_view_if_needed()
+                expect(image).to_have_js_property("naturalWidth", 652)
+                shot = np.asarray(Image.open(BytesIO(image.screenshot())).convert("L"))
+                levels.append(int(shot[5:-5, 5:60].mean().round()))
+                assert shot[5:-5, 5:60].std() < 3
+            np.testing.assert_allclose(levels, [10, 40, 105, 200, 70], atol=3)
+        browser.close()
+
+
 @pytest.fixture
 def go(page: Page, site: Path) -> Iterator[Callable[[str], None]]:
     """Follow a link of the index to a page with tables, and come back."""
@@ -85,7 +126,7 @@ def test_a_word_filters_rows(page: Page) -> None:
     search.fill("onerror")
     expect(rows).to_have_count(1)
     search.fill("")
-    expect(rows).to_have_count(4 + 8)
+    expect(rows).to_have_count(4 + 12)
 
 
 def test_names_with_markup_stay_text(page: Page) -> None:
@@ -123,7 +164,7 @@ def test_the_page_of_a_study_has_its_command_its_runs_and_what_they_say(page: Pa
         "Degradation",
     ]
     assert page.locator(".chart .js-plotly-plot").count() == 4
-    expect(page.locator("table").nth(1).locator("tbody tr")).to_have_count(24)
+    expect(page.locator("table").nth(1).locator("tbody tr")).to_have_count(36)
 
 
 @pytest.mark.parametrize("name", ["", "made-up", "dirty_data"])

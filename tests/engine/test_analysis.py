@@ -13,6 +13,7 @@ from benchmark.engine.analysis import comparisons, dials, dirt, together
 from benchmark.engine.board import Section, counted, sections
 from benchmark.engine.cells import names
 from benchmark.engine.charts import charts, profile_chart
+from benchmark.engine.corruptions import CORRUPTIONS
 from benchmark.engine.frame import frame
 from benchmark.engine.records import read_records
 from benchmark.engine.trainings import draw_of, likeness_of, seed_of
@@ -59,17 +60,19 @@ def test_cells_that_differ_in_the_recipe_have_names_of_their_own() -> None:
     assert "controlnet, 1000 updates, batch 32, empty prompt rate 0.5, learning rate 0.0002" in names(section.cells)
 
 
+FALLS = {"wrong_caption": 0.02, "foreign_map": 0.5, "shifted_map": 0.3, "duplicate": 0.1, "jpeg": 0.2, "blur": 0.4}
+
+
 def dirty(form: Train, drawing: Generate) -> float:
     kinds = dict(text.split("=") for text in form.corrupt)
-    falls = {"wrong_caption": 0.02, "foreign_map": 0.5, "shifted_map": 0.3, "duplicate": 0.1}
-    return 0.5 + 0.1 * form.seed - sum(falls[kind] * float(rate) for kind, rate in kinds.items())
+    return 0.5 + 0.1 * form.seed - sum(FALLS[kind] * float(rate) for kind, rate in kinds.items())
 
 
 def test_the_slope_of_every_kind_of_dirt_is_the_planted_one_whatever_the_seeds_differ_in() -> None:
     [section] = board_of("dirty_data", dirty)
     found = {one.name: one.slope for one in dirt(section)}
-    assert set(found) == {"wrong_caption", "foreign_map", "shifted_map", "duplicate"}
-    for kind, fall in (("wrong_caption", 0.02), ("foreign_map", 0.5), ("shifted_map", 0.3), ("duplicate", 0.1)):
+    assert set(found) == set(FALLS) == set(CORRUPTIONS)
+    for kind, fall in FALLS.items():
         slope = found[kind]
         assert slope is not None
         assert (slope.iqm, slope.low, slope.high) == pytest.approx((-fall, -fall, -fall))
