@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmark.contracts.records import Failure, Invalidated, Record, Score
 from benchmark.engine.cells import Cell, Family, Row, names, told_apart
-from benchmark.engine.trainings import identity_of, recipe_of
+from benchmark.engine.trainings import base_of, identity_of, recipe_of, training_of
 from benchmark.numbers.seeds import Spread
 
 
@@ -59,7 +59,7 @@ class Section:
         for row in self.rows:
             rows[row.recipe].append(row)
         for failure in self.failures:
-            diverged[recipe_of(failure.training, failure.method)].append(failure)
+            diverged[recipe_of(training_of(failure), failure.method)].append(failure)
         return [Cell(tuple(rows[recipe]), tuple(diverged[recipe])) for recipe in dict.fromkeys([*rows, *diverged])]
 
     def method(self, runs: Row | Cell) -> str:
@@ -102,7 +102,7 @@ def counted(failures: Iterable[Failure], invalidated: Mapping[str, Invalidated])
     found: dict[bytes, Failure] = {}
     for failure in failures:
         if failure.failure_id not in invalidated:
-            identity = identity_of(failure.training, failure.method)
+            identity = identity_of(training_of(failure), failure.method)
             found[identity] = _for_both(found[identity], failure) if identity in found else failure
     return list(found.values())
 
@@ -155,11 +155,12 @@ def _section(
 def _is_of(failure: Failure, record: Record) -> bool:
     """Whether a training that failed was meant for the table that a record is in."""
     meant = not failure.prompts or record.generation["prompts"] in failure.prompts
-    return meant and _place(failure) == _place(record)
+    same_base = base_of(failure) in (base_of(record), record.base)
+    return meant and same_base and _place(failure) == _place(record)
 
 
 def _place(kept: Record | Failure) -> tuple[str, ...]:
-    return (kept.dataset["name"], kept.dataset["plan_hash"], kept.condition, kept.base)
+    return (kept.dataset["name"], kept.dataset["plan_hash"], kept.condition)
 
 
 def _counted(
@@ -173,7 +174,7 @@ def _counted(
         if record.evaluation_id in invalidated:
             aside.append(Aside(row, invalidated[record.evaluation_id].text, struck=True))
             continue
-        identity = identity_of(record.training, record.method) if record.training else record.evaluation_id.encode()
+        identity = identity_of(training_of(record), record.method) if record.training else record.evaluation_id.encode()
         _, first = kept.setdefault(identity, (path, record))
         if first is not record:
             aside.append(Aside(row, f"the same training as {first.evaluation_id[:8]}, counted once"))

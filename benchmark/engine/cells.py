@@ -9,7 +9,7 @@ from typing import Any
 from benchmark.base.files import canonical_json
 from benchmark.contracts.records import Anchored, Failure, Record, Score
 from benchmark.engine.records import read_probes
-from benchmark.engine.trainings import WATCHING, draw_of, epochs, family_of, first_of, recipe_of, seed_of
+from benchmark.engine.trainings import WATCHING, draw_of, epochs, family_of, first_of, recipe_of, seed_of, training_of
 from benchmark.numbers.efficiency import Needed, needed
 from benchmark.numbers.onsets import Onsets, onsets
 from benchmark.numbers.seeds import Share, Spread, onset, share, spread, steepest
@@ -63,12 +63,12 @@ class Row:
         """All that decides the weights but the seeds and which draw of the data it was."""
         if not self.training:
             return canonical_json(self.record.evaluation_id)
-        return recipe_of(self.record.training or {}, self.record.method)
+        return recipe_of(training_of(self.record), self.record.method)
 
     @property
     def family(self) -> bytes:
         """All that decides the weights but the seeds and the data's number and draw."""
-        return self.recipe if not self.training else family_of(self.record.training or {}, self.record.method)
+        return self.recipe if not self.training else family_of(training_of(self.record), self.record.method)
 
     @cached_property
     def probes(self) -> list[dict[str, Any]]:
@@ -112,10 +112,10 @@ class Cell:
     rows: tuple[Row, ...]
     diverged: tuple[Failure, ...] = ()
 
-    @property
+    @cached_property
     def trained(self) -> dict[str, Any]:
         """The training of one run, which shares all but its seeds and draw with the others; empty of a released one."""
-        return (self.rows[0].record.training or {}) if self.rows else self.diverged[0].training
+        return training_of(self.rows[0].record if self.rows else self.diverged[0])
 
     @cached_property
     def training(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from benchmark.base.files import sha256
 from benchmark.contracts.records import Failure, Score
 from benchmark.engine.board import Section
 from benchmark.engine.cells import ANCHORS, Row
-from benchmark.engine.trainings import epochs, first_of, identity_of, likeness_of, seed_of
+from benchmark.engine.trainings import epochs, first_of, identity_of, likeness_of, seed_of, training_of
 
 _RECIPE = ("batch", "learning_rate", "empty_prompt_rate", "mixed_precision")
 
@@ -36,7 +36,7 @@ def _row(section: Section, row: Row) -> dict[str, Any]:
         "group": row.group,
         "prompts": record.generation["prompts"],
         "n": record.dataset["n"],
-        **_training(record.training or {}, record.method),
+        **_training(training_of(record), record.method),
         "outcome": row.outcome,
         "onset": row.onset,
         "steepest": row.steepest,
@@ -58,7 +58,7 @@ def _failed(failure: Failure) -> list[dict[str, Any]]:
         "condition": failure.condition,
         "method": failure.method,
         "base": failure.base,
-        **_training(failure.training, failure.method),
+        **_training(training_of(failure), failure.method),
         "outcome": "diverged",
         "record": failure.failure_id,
     }

@@ -10,7 +10,7 @@ from benchmark.contracts.records import Failure, Invalidated, Record
 from benchmark.engine.board import Section, sections
 from benchmark.engine.claims import Verdict
 from benchmark.engine.studies import StudyFile
-from benchmark.engine.trainings import identity_of
+from benchmark.engine.trainings import identity_of, training_of
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,9 @@ class StudyPage:
         """How many of its trainings ended, those that diverged included; several that steer together are one each."""
         cells = [cell for section in self.sections for cell in section.cells]
         kept = [row.record for cell in cells for row in cell.rows] + [lost for cell in cells for lost in cell.diverged]
-        trainings = [(part, one.method) for one in kept for part in (one.training or {}).get("parts", [one.training])]
-        return len({identity_of(part, method) for part, method in trainings if part})
+        trainings = [(training_of(one), one.method) for one in kept]
+        parts = [(part, method) for whole, method in trainings for part in whole.get("parts", [whole])]
+        return len({identity_of(part, method) for part, method in parts if part})
 
     @cached_property
     def ids(self) -> set[str]:

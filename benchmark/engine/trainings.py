@@ -4,11 +4,33 @@ from collections import Counter
 from typing import Any
 
 from benchmark.base.files import canonical_json
+from benchmark.contracts.records import Failure, Record
 
 _OF_A_DRAW = ("name", "step", "replicate", "pairs_sha256")
 _OF_A_DATASET = ("dataset", "pairs_sha256", "drawn_from", "probed_on", "referee")
 _OF_MEMORY = ("gradient_accumulation_steps", "gradient_checkpointing")
 WATCHING = ("probe_every", "checkpoint_every")  # of a recipe: they decide how closely a run was watched, no weights
+
+
+def base_of(kept: Record | Failure) -> str:
+    """Return the hash of the weights of the base that was steered; its name where an older failure does not say."""
+    known: str | None = (
+        kept.environment.get("base_sha256")
+        if isinstance(kept, Failure)
+        else kept.generation.get("base", {}).get("weights_sha256")
+    )
+    return known or kept.base
+
+
+def training_of(kept: Record | Failure) -> dict[str, Any]:
+    """Return what was trained, on a base named by its weights: one base lies at another path on every machine.
+
+    Empty of a released ControlNet.
+    """
+    training = kept.training or {}
+    if "parts" in training:
+        return {**training, "parts": [{**part, "base": base_of(kept)} for part in training["parts"]]}
+    return {**training, "base": base_of(kept)} if training else {}
 
 
 def seed_of(training: dict[str, Any]) -> str:

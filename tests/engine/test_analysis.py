@@ -240,6 +240,35 @@ def test_a_training_that_diverged_is_on_the_tables_it_was_meant_for() -> None:
     assert [failure.prompts for failure in counted([*two, failure_of(lost)], {})] == [()]
 
 
+def at(record: Record, base: str, weights: str) -> Record:
+    """The same on a base that lies elsewhere, or has other weights."""
+    assert record.training is not None
+    generation = {**record.generation, "base": {"name": base, "weights_sha256": weights}}
+    training = {**record.training, "base": base}
+    identity = f"{base}-{weights}-{record.evaluation_id}".replace("/", "_")
+    key = f"key-{weights}"
+    new = {"base": base, "generation": generation, "training": training, "evaluation_id": identity}
+    return record.model_copy(update={**new, "comparability_key": key})
+
+
+def test_a_base_is_told_by_its_weights_wherever_it_lies() -> None:
+    """A run that diverged on another machine, where the base has another path, is charged all the same."""
+    made = [record for _, record in records_of(read_design("seeds", Path("elsewhere")))]
+    here, there = ([at(record, place, "w") for record in made] for place in ("/here/sd15", "/there/sd15"))
+    records = {Path(f"{r.evaluation_id}.json"): r for r in (*here[:6], *there[4:8])}
+    [section] = sections(records)
+    assert len(section.cells) == 1
+    assert len(section.rows) == 8
+    assert len(section.aside) == 2  # the two seeds that both have
+    for place, weights, charged in (("/there/sd15", "w", 1), ("/here/sd15", "other", 0)):
+        lost = failure_of(at(made[9], place, weights)).model_copy(update={"environment": {"base_sha256": weights}})
+        assert len(counted([lost, lost.model_copy(update={"base": "/third/sd15"})], {})) == 1
+        [section] = sections(records, [lost])
+        [cell] = section.cells
+        assert len(cell.diverged) == charged
+        assert cell.failures is None or cell.failures.count == charged
+
+
 def test_a_training_that_two_studies_made_is_told_by_committed_records() -> None:
     """Of seg with seeds 0 to 2 there are two datasets; records of one are older than some fields of a recipe."""
     records = read_records(Path(__file__).parents[2] / "results").values()
