@@ -21,7 +21,7 @@ from benchmark.cli import non_negative, option, positive, typed
 from benchmark.contracts.plugins import Method
 from benchmark.contracts.records import Failure
 from benchmark.engine.records import read_records, write_failure
-from benchmark.engine.runs import RUN, read_finished, read_status
+from benchmark.engine.runs import RUN, last_noted, read_finished, read_status
 from benchmark.engine.studies import STUDIES, combinations
 from benchmark.evaluate import Evaluate, evaluate
 from benchmark.generate import Generate, generate
@@ -335,8 +335,20 @@ def describe(design: Design) -> str:
 
 def _status(design: Design) -> str:
     forms = [form for cell in design.cells for form in cell.trains]
-    lines = [f"{form.out}: {read_status(form.out or Path(), RUN)}" for form in forms]
-    return "\n".join(lines)
+    states = [_state(form) for form in forms]
+    lines = [f"{form.out}: {state}" for form, state in zip(forms, states, strict=True)]
+    ended = sum(state in ("finished", "diverged") for state in states)
+    return "\n".join([*lines, f"{ended} of {len(forms)} trainings ended"])
+
+
+def _state(form: Train) -> str:
+    """Return how a training ended or how far it is: ``open, 381 of 1000 updates, the last noted 12 s ago``."""
+    assert form.out is not None
+    status, noted = read_status(form.out, RUN), last_noted(form.out)
+    if status != "open" or noted is None:
+        return status
+    step, age = noted
+    return f"open, {step} of {form.steps} updates, the last noted {age:.0f} s ago"
 
 
 def _run(form: Study) -> int:

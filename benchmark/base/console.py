@@ -1,5 +1,6 @@
 """What a command prints while it works: progress with rate and time left, and one-line statements."""
 
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
@@ -27,8 +28,11 @@ def track(items: Iterable[T], total: int, what: str, unit: str) -> Iterator[T]:
 
 
 def say(line: str) -> None:
-    """Print one line of a command's answer to stdout."""
-    print(plain(line), flush=True)
+    """Print one line of a command's answer to stdout; where nobody reads it any more, work goes on."""
+    try:
+        print(plain(line), flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def plain(text: str) -> str:

@@ -15,8 +15,8 @@ from accelerate import tracking
 
 from benchmark.base.errors import UserError, did_you_mean
 from benchmark.base.files import json_object, replace_file
+from benchmark.engine.runs import CURVE
 
-CURVE = "curve.jsonl"
 _MEND = "its last checkpoint keeps a copy in state"
 Track = Callable[[Mapping[str, float], int], None]
 

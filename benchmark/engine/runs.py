@@ -1,6 +1,7 @@
 """Folders of work: one configuration each, with a status that says whether they are whole."""
 
 import fcntl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,12 +9,21 @@ from typing import Any
 
 from benchmark.base.console import say
 from benchmark.base.errors import UserError
-from benchmark.base.files import create_once, difference, read_sealed, refuse_foreign, replace_file, sealed_json
+from benchmark.base.files import (
+    create_once,
+    difference,
+    json_object,
+    read_sealed,
+    refuse_foreign,
+    replace_file,
+    sealed_json,
+)
 from benchmark.base.forms import checked
 from benchmark.base.provenance import commit, machine, package_versions
 from benchmark.contracts.records import Work
 
 RUN, IMAGES = "run.json", "images.json"
+CURVE = "curve.jsonl"  # what was noted of a training
 _MADE_BY = {RUN: "train", IMAGES: "generate"}
 _OPEN = "open"
 
@@ -113,6 +123,16 @@ def refuse_other_base(run: Path, name: str, weights_sha256: str) -> None:
         begun_on = read_provenance(run, RUN).get("base_sha256", weights_sha256)
         if begun_on != weights_sha256:
             raise UserError(f"{run} was begun on other weights of {name}; restore them, or train with another --out")
+
+
+def last_noted(run: Path) -> tuple[int, float] | None:
+    """Return the last update that a training noted, and how many seconds ago; None if it noted none."""
+    curve = run / CURVE
+    whole = curve.read_bytes().rpartition(b"\n")[0] if curve.exists() else b""  # a line may be in the writing
+    if not whole:
+        return None
+    row = json_object(whole.rpartition(b"\n")[2], f"{curve}, its last line", "run the training again")
+    return int(row["step"]), time.time() - curve.stat().st_mtime
 
 
 def read_status(folder: Path, file: str) -> str:

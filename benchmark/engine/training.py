@@ -33,11 +33,12 @@ from benchmark.engine.checkpoints import (
     whole_checkpoint,
 )
 from benchmark.engine.diffusion import loss
-from benchmark.engine.journal import CURVE, Journal, journal, peak_memory_gib
+from benchmark.engine.journal import Journal, journal, peak_memory_gib
 from benchmark.engine.precision import frozen_for, layout_for, mixed_precision
 from benchmark.engine.ranks import ALONE, Ranks
 from benchmark.engine.reader import Batch, TrainingData, batch_rows, draw_batch
 from benchmark.engine.recorded import Recorded, Work
+from benchmark.engine.runs import CURVE
 
 _LOG_EVERY = 10
 _RAW = "state/weights"  # of a checkpoint that holds a running average: the weights it is of

@@ -1,4 +1,7 @@
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ from benchmark.contracts.plugins import Method
 from benchmark.engine.board import sections
 from benchmark.engine.imagesets import PROMPTS
 from benchmark.engine.records import read_failures, read_records
+from benchmark.engine.runs import RUN, begin
 from benchmark.engine.studies import STUDIES, combinations
 from benchmark.study import main, read_design, run_side_by_side
 from benchmark.train import named_seeds
@@ -48,6 +52,35 @@ def test_a_study_goes_from_data_to_board_and_resumes(tmp_path: Path, capsys: pyt
     assert [path.read_bytes() for path in records] == before
     assert main(["status", str(file), "--out", str(tmp_path / "out")]) == 0
     assert capsys.readouterr().out.count("finished") == 2
+
+
+def test_the_status_of_a_study_says_how_far_its_trainings_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, runs = tmp_path / "tiny.toml", tmp_path / "out" / "runs"
+    file.write_text(TINY)
+    for seed, curve in ((0, '{"step": 1, "loss": 0.5}\n{"step": 2, "lo'), (1, None)):
+        folder = runs / f"seed-{seed}"
+        folder.mkdir(parents=True)
+        begin(folder, RUN, {}, {"command": "a command"})
+        if curve:
+            (folder / "curve.jsonl").write_text(curve)
+    assert main(["status", str(file), "--out", str(tmp_path / "out")]) == 0
+    first, second, last = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r".*seed-0: open, 1 of 2 updates, the last noted \d+ s ago", first)
+    assert second.endswith("seed-1: open")
+    assert last == "0 of 2 trainings ended"
+
+
+def test_an_answer_that_nobody_reads_to_its_end_is_no_error() -> None:
+    """As behind `| head -1`: a line that says nothing would otherwise be followed by a traceback."""
+    command = [sys.executable, "-m", "benchmark.study", "status", "dirty_data"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 0
 
 
 @pytest.mark.parametrize(
@@ -164,6 +197,7 @@ def test_a_run_that_diverges_keeps_its_outcome_and_the_others_go_on(
     status = capsys.readouterr().out
     assert "diverged" in status
     assert "finished" in status
+    assert "2 of 2 trainings ended" in status
     assert "diverged" in (out / "results" / "leaderboard.csv").read_text()
     file.write_text(file.read_text().replace("batch = 4", "batch = 5"))  # what diverged is no excuse for other runs
     assert main(["run", str(file), "--out", str(out)]) == 2
