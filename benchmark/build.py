@@ -18,6 +18,7 @@ from benchmark.base.console import progress, say, track
 from benchmark.base.errors import UserError, did_you_mean
 from benchmark.base.files import difference, replace_file
 from benchmark.base.images import decode_rgb, encode_png
+from benchmark.base.provenance import versions_of
 from benchmark.cli import command_line, non_negative, option, parse_size, positive, share, typed
 from benchmark.cli import main as cli_main
 from benchmark.contracts.plugins import Annotator, Condition, Images, Part, Source
@@ -106,15 +107,17 @@ def _opened(form: Build) -> tuple[Plan, Source]:
         name = registry.describe(condition)["name"]
         made[name] = _annotator(condition, name, spec)
     check_columns(source, form.source, made.values())
+    identities = {name: annotator.identity() if annotator else {} for name, annotator in made.items()}
+    captioner = _captioner(form.captioner) if form.captioner else None
     plan = Plan(
         source=registry.describe(source),
         source_identity=source_identity(source, made.values()),
         conditions=[registry.describe(condition) for condition in conditions],
         annotators={name: registry.describe(annotator) if annotator else None for name, annotator in made.items()},
-        annotator_identities={name: annotator.identity() if annotator else {} for name, annotator in made.items()},
+        annotator_identities=identities,
         resolution=form.resolution,
-        versions=Plan.current_versions(),
-        captioner=_captioner(form.captioner) if form.captioner else None,
+        versions=Plan.versions_now(identities.values(), captioner),
+        captioner=captioner,
         hygiene=_hygiene(form, source),
     )
     return plan, source
@@ -302,8 +305,8 @@ def retry_failed(form: Build, folder: Path) -> BuiltDataset:
         UserError: No dataset, a build that was broken off, other versions, or more images failed than allowed.
     """
     plan = Plan.read(folder)
-    if plan.versions != Plan.current_versions():
-        changes = difference(plan.versions, Plan.current_versions())
+    if plan.versions != (now := versions_of(plan.versions)):
+        changes = difference(plan.versions, now)
         raise UserError(f"{folder} was built with other versions ({changes}); install those, or build again")
     source = registry.remake(Source, plan.source)
     annotators = [registry.remake(Annotator, a) if a else None for a in plan.annotators.values()]

@@ -1,5 +1,6 @@
 """The plan of a dataset: everything that decides its bytes, and nothing about its size."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -20,6 +21,7 @@ from benchmark.base.provenance import versions_of
 
 PLAN_VERSION = 1
 _ENCODERS = ("pyarrow", "opencv-python-headless", "pillow", "simplejpeg", "numba")
+_NETWORKS = ("torch", "transformers", "controlnet-aux")  # what a network sees depends on who resizes and normalises
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,10 @@ class Plan:
             raise UserError("a plan whose annotators are not those of its conditions; build the dataset again")
 
     @staticmethod
-    def current_versions() -> dict[str, str]:
-        """Return the versions of the libraries that decode, resize and encode."""
-        return versions_of(_ENCODERS)
+    def versions_now(identities: Iterable[dict[str, Any]], captioner: dict[str, Any] | None) -> dict[str, str]:
+        """Return the versions of the libraries that decode, resize and encode, and of those that run its networks."""
+        networks = _NETWORKS if captioner or any(identities) else ()
+        return versions_of((*_ENCODERS, *networks))
 
     def record(self) -> dict[str, Any]:
         """Return the plan as it is written: without a key for what is not asked for."""

@@ -5,6 +5,7 @@ import json
 import shutil
 import struct
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from benchmark import build
+from benchmark.base import provenance
 from benchmark.base.errors import UserError
 from benchmark.build import Build, default_folder, main, make_plan
 from benchmark.contracts.plugins import Sample
@@ -446,3 +448,22 @@ def test_originals_are_let_go_of_once_they_are_stored(photos: Path) -> None:
     usable, _ = sift(iter(samples), plan, lambda sample, transform: {})
     assert len(usable) > 3
     assert all((one.sample.image, one.sample.columns) == (b"", {}) and one.data for one in usable)
+
+
+def test_a_dataset_that_networks_saw_is_not_gone_on_with_by_other_versions_of_what_runs_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Half of a dataset would be resized and normalised in another way, and nothing would show it."""
+    installed = metadata.version
+    seen = ["--cond", "seg", "--annotator", "scenes,kind=seg", "--source", "scenes,val=2,test=4", "--workers", "1"]
+    drawn = ["--cond", "seg", "--source", "scenes,val=2,test=4", "--workers", "1"]
+    for words, out, code in ((seen, "seen", 2), (drawn, "drawn", 0)):
+        command = [*words, "--size", "500", "--out", str(tmp_path / out)]
+        assert main(command) == 0
+        with monkeypatch.context() as patch:
+            patch.setattr(provenance, "version", lambda name: "9.9" if name == "transformers" else installed(name))
+            assert main(command) == code
+            told = capsys.readouterr().err
+            assert ("versions.transformers" in told and "9.9" in told) == (code == 2)
+            assert main(["--retry-failed", str(tmp_path / out)]) == code
+            assert ("other versions" in capsys.readouterr().err) == (code == 2)
