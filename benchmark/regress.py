@@ -1,6 +1,7 @@
 """Did a change make training worse? A small study against committed bands: `python -m benchmark.regress`."""
 
 import hashlib
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -232,7 +233,7 @@ def _run_of(rows: Any, seed: str) -> Run:
         return Run(seed=seed, failed=True, onset=None, values={})
     by_prompts = rows.set_index("prompts")
     full, none = by_prompts.loc["full"], by_prompts.loc["none"]
-    numbers = (full["normalised_control"], none["normalised_control"], full["clip_score"])
+    numbers = (full.get("normalised_control", math.nan), none.get("normalised_control", math.nan), full["clip_score"])
     onset = None if full["outcome"] != "followed" else int(full["onset"])
     return Run(seed=seed, failed=onset is None, onset=onset, values=dict(zip(_MEANS, map(float, numbers), strict=True)))
 

@@ -231,7 +231,8 @@ def run(design: Design, rank: int = 0, world: int = 1) -> None:
     if diverged:
         say(f"{len(diverged)} of {len(runs)} runs diverged: {', '.join(diverged)}")
     if read_records(design.results):  # of any process: one whose runs all diverged adds them to the board too
-        leaderboard(Leaderboard(results=design.results))
+        while not leaderboard(Leaderboard(results=design.results)) and world > 1:
+            pass  # until nothing changes: another process may have written its board, of fewer records, after ours
         say(f"done: open {design.results / 'site' / 'index.html'}, or read {design.results / 'README.md'}")
     if unmade:
         raise UserError(

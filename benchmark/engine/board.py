@@ -144,11 +144,11 @@ def _section(
         f"{first.condition} on {first.dataset['name']}, base {first.base}, prompts {first.generation['prompts']}, "
         f"n = {first.dataset['n']}"
     )
-    kept, aside = _counted(items, invalidated)
+    here = [_of_base(failure, first) for failure in failures if _is_of(failure, first)]
+    kept, aside = _counted(items, invalidated, here)
     ordered = sorted(kept, key=lambda item: -_control(item[1]))
     groups = _groups([_interval(record.reconstruction[record.headline].normalised) for _, record in ordered])
     rows = [Row(p, r, g) for (p, r), g in zip(ordered, groups, strict=True)]
-    here = [failure for failure in failures if _is_of(failure, first)]
     return Section(key, title, tuple(rows), aside, tuple(here))
 
 
@@ -159,14 +159,23 @@ def _is_of(failure: Failure, record: Record) -> bool:
     return meant and same_base and _place(failure) == _place(record)
 
 
+def _of_base(failure: Failure, record: Record) -> Failure:
+    """Return a failure that says the weights of the base it is about: older ones have its name alone."""
+    return failure.model_copy(update={"environment": {"base_sha256": base_of(record), **failure.environment}})
+
+
 def _place(kept: Record | Failure) -> tuple[str, ...]:
     return (kept.dataset["name"], kept.dataset["plan_hash"], kept.condition)
 
 
 def _counted(
-    items: list[tuple[Path, Record]], invalidated: Mapping[str, Invalidated]
+    items: list[tuple[Path, Record]], invalidated: Mapping[str, Invalidated], failures: list[Failure]
 ) -> tuple[list[tuple[Path, Record]], tuple[Aside, ...]]:
-    """Return the records that count, and those set aside: invalidated, or of a training that counts already."""
+    """Return the records that count, and those set aside: invalidated, or of a training that counts already.
+
+    One that diverged elsewhere counts as that: it is not told here which of the two had the fault.
+    """
+    lost = {identity_of(training_of(failure), failure.method): failure.failure_id for failure in failures}
     kept: dict[bytes, tuple[Path, Record]] = {}
     aside: list[Aside] = []
     for path, record in items:
@@ -175,6 +184,10 @@ def _counted(
             aside.append(Aside(row, invalidated[record.evaluation_id].text, struck=True))
             continue
         identity = identity_of(training_of(record), record.method) if record.training else record.evaluation_id.encode()
+        if identity in lost:
+            why = f"the same training diverged, and counts as {lost[identity][:8]}; if that was mended, invalidate it"
+            aside.append(Aside(row, why))
+            continue
         _, first = kept.setdefault(identity, (path, record))
         if first is not record:
             aside.append(Aside(row, f"the same training as {first.evaluation_id[:8]}, counted once"))

@@ -152,10 +152,14 @@ class Cell:
 
     @property
     def middle(self) -> Row | None:
-        """Of the runs whose pictures were kept the one in the middle by normalised control; None if none were."""
+        """Of the runs whose pictures were kept the one in the middle by normalised control, the lower of two.
+
+        Runs that diverged have no pictures and count as the lowest. None if no pictures were kept.
+        """
         kept = [row for row in self.rows if ".webp" in row.record.attached]
         kept.sort(key=lambda row: score.estimate if (score := row.control.normalised) else 0.0)
-        return kept[len(kept) // 2] if kept else None
+        lost = len(self.diverged)
+        return kept[max(0, (lost + len(kept) - 1) // 2 - lost)] if kept else None
 
     @property
     def pairs(self) -> int | None:

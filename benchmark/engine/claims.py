@@ -200,12 +200,17 @@ def _failures(claim: Claim, rows: "pd.DataFrame") -> Finding:
     """Return the share of probed trainings that failed.
 
     A training counts once, by the worse of its outcomes: judged under several prompts or on several sets of samples, or
-    made by two studies of the same samples, each with a dataset of its own.
+    made by two studies of the same samples, each with a dataset of its own. Within a dataset other pairs are another
+    training; of two datasets nothing tells, so that each of one stands for one of the other.
     """
     trainings = rows[rows["outcome"] != "not probed"].sort_values("outcome", key=lambda told: told == "followed")
     trainings = trainings.drop_duplicates("training")
-    trainings = trainings.assign(samples=trainings["samples"].fillna(trainings["dataset"]))  # of one that drew nothing
-    trainings = trainings.drop_duplicates(["samples", "likeness"])
+    samples = rows.dropna(subset=["samples"]).groupby("dataset")["samples"].first()  # one that diverged drew nothing
+    told = trainings["samples"].fillna(trainings["dataset"].map(samples)).fillna(trainings["dataset"])
+    alike = ["samples", "likeness", "dataset"]
+    trainings = trainings.assign(samples=told).drop_duplicates([*alike, "pairs_sha256"])
+    trainings = trainings.assign(place=trainings.groupby(alike, dropna=False).cumcount())
+    trainings = trainings.drop_duplicates(["samples", "likeness", "place"])
     if not len(trainings):
         return Finding("no run was probed")
     from scipy import stats  # takes half a second to load, and most boards have no run of a claim

@@ -60,10 +60,13 @@ class View:
             yield names, np.flatnonzero(kind_of.ravel() == i)
 
 
-def _donors(hit: NDArray[np.bool_]) -> Places:
-    """Return the place each sample takes from: the one half the set away where it is hit, else its own."""
+def _donors(hit: NDArray[np.bool_], share: int) -> Places:
+    """Return the place each sample takes from: the one such a share of the set away where it is hit, else its own.
+
+    Captions and maps have shares of their own: of one donor they would fit each other.
+    """
     own = np.arange(len(hit))
-    return np.where(hit, (own + len(hit) // 2) % len(hit), own)
+    return np.where(hit, (own + max(1, len(hit) // share)) % len(hit), own)
 
 
 def _duplicated(view: View, hit: NDArray[np.bool_]) -> View:
@@ -79,8 +82,8 @@ def _damaged(name: str) -> Callable[[View, NDArray[np.bool_]], View]:
 
 
 CORRUPTIONS: dict[str, Callable[[View, NDArray[np.bool_]], View]] = {
-    "wrong_caption": lambda view, hit: replace(view, captions=view.captions[_donors(hit)]),
-    "foreign_map": lambda view, hit: replace(view, maps=view.maps[_donors(hit)]),
+    "wrong_caption": lambda view, hit: replace(view, captions=view.captions[_donors(hit, 3)]),
+    "foreign_map": lambda view, hit: replace(view, maps=view.maps[_donors(hit, 2)]),
     "shifted_map": lambda view, hit: replace(view, shifted=view.shifted | hit),
     "duplicate": _duplicated,
     **{name: _damaged(name) for name in DAMAGES},

@@ -74,6 +74,7 @@ def _training(training: dict[str, Any], method: str) -> dict[str, Any]:
         "likeness": sha256(likeness_of(training, method))[:16] if training else None,
         "seed": seed_of(first),
         "pairs": first.get("num_samples"),
+        "pairs_sha256": first.get("pairs_sha256", "")[:12],
         "corrupt": ", ".join(first.get("corrupt", [])),
         "epochs": epochs(first),
         "updates": recipe.get("steps"),

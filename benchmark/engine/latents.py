@@ -1,5 +1,6 @@
 """Posterior moments of a dataset's images, encoded once for every run that uses them; keyed by content, not by run."""
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -20,6 +21,8 @@ from benchmark.engine.corruptions import View, damage
 from benchmark.engine.shards import read_rows
 
 _PIECE = 512  # images of a subset that are decoded at once
+_TOGETHER = 4096  # rows of several shards that lie in one file
+Loose = tuple[NDArray[np.int64], Path, NDArray[np.int64]]  # places in the subset, their shard, and their rows in it
 _DIGEST = "sha256"
 
 
@@ -98,7 +101,7 @@ def moments_at(
     folder, start = cache / base.vae_sha256[:12], 0
     files: list[Tensor] = []
     file, row = np.empty((2, len(places)), np.int64)
-    loose: list[tuple[NDArray[np.int64], Path, NDArray[np.int64]]] = []
+    loose: list[Loose] = []
     for (shard, count), end, cut in zip(shards, ends, np.searchsorted(places[order], ends), strict=True):
         here, start = order[start:cut], cut
         rows = places[here] - (end - count)
@@ -110,13 +113,25 @@ def moments_at(
             files.append(whole)
         else:
             loose.append((here, shard, rows))
-    if loose:
-        wanted, first = [(shard, np.unique(rows)) for _, shard, rows in loose], 0
-        for (here, _, rows), (_, distinct) in zip(loose, wanted, strict=True):
+    for some in _together(loose):
+        wanted, first = [(shard, np.unique(rows)) for _, shard, rows in some], 0
+        for (here, _, rows), (_, distinct) in zip(some, wanted, strict=True):
             file[here], row[here] = len(files), first + np.searchsorted(distinct, rows)
             first += len(distinct)
         files.append(_of_rows(base, wanted, folder, damages))
     return CachedMoments(files, file, row)
+
+
+def _together(loose: Sequence[Loose]) -> Iterator[list[Loose]]:
+    """Yield shards whose rows are encoded at once: so many rows that a network is busy, and no more are in memory."""
+    some: list[Loose] = []
+    for one in loose:
+        some.append(one)
+        if sum(len(rows) for _, _, rows in some) >= _TOGETHER:
+            yield some
+            some = []
+    if some:
+        yield some
 
 
 def _of_shard(base: Base, shard: Path, count: int, wanted: int, folder: Path) -> Tensor | None:
@@ -174,7 +189,9 @@ def _read(path: Path) -> Tensor | None:
 
 
 def _digest(moments: Tensor) -> str:
-    return sha256(repr((tuple(moments.shape), moments.dtype)).encode() + moments.contiguous().numpy().tobytes())
+    digest = hashlib.sha256(repr((tuple(moments.shape), moments.dtype)).encode())
+    digest.update(moments.contiguous().numpy().data)
+    return digest.hexdigest()
 
 
 @torch.no_grad()

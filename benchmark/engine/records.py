@@ -74,11 +74,16 @@ def read_beside(path: Path, record: Record, ending: str) -> bytes | None:
         UserError: It is missing, is not what was written, or lies there though the record does not name it.
     """
     file = _beside(path, ending)
-    data = (_unpacked(file) if ending == _CURVE else file.read_bytes()) if file.exists() else None
+    if not file.exists():
+        file = path.with_suffix(ending)  # curves of older records are not packed
+    read = _unpacked if file.suffix == _PACKED else Path.read_bytes
+    data = read(file) if file.exists() else None
     if (None if data is None else sha256(data)) == record.attached.get(ending):
         return data
     fault = "is missing" if data is None else "is not what was written with the record beside it"
-    raise UserError(f"{file} {fault}; restore it, or score the images again: {record.environment['command']}")
+    raise UserError(
+        f"{file} {fault}; restore it, or remove the record and score the images again: {record.environment['command']}"
+    )
 
 
 def _unpacked(file: Path) -> bytes:

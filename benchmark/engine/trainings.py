@@ -73,7 +73,8 @@ def identity_of(training: dict[str, Any], method: str) -> bytes:
     """Return all that decides the weights: two trainings that share it are one, whatever their folders were called."""
     if "parts" in training:
         return b"+".join(identity_of(part, method) for part in training["parts"])
-    return canonical_json({"method": method, **{key: value for key, value in training.items() if key != "name"}})
+    kept = {key: value for key, value in training.items() if key not in ("name", "step")}  # the step is the last
+    return canonical_json({"method": method, **kept})
 
 
 def likeness_of(training: dict[str, Any], method: str) -> bytes:

@@ -52,7 +52,8 @@ def check_mean(name: str, reference: Sequence[float], new: Sequence[float], alar
     stderr = float(np.std(reference, ddof=1)) * np.sqrt(1 / len(reference) + 1 / len(new))
     sees = margin - reach + stats.norm.ppf(0.8) * stderr
     text = f"{np.mean(new):.4f} against {np.mean(reference):.4f}: {away:+.4f} +- {reach:.4f}, margin {margin:.4f}"
-    return Check(name, abs(away) + reach > margin, text, f"a change of {max(sees, 0.0):.3g}")
+    # Turned round, so that a number that is none has moved.
+    return Check(name, not abs(away) + reach <= margin, text, f"a change of {max(sees, 0.0):.3g}")
 
 
 def check_spread(name: str, reference: Sequence[float], new: Sequence[float], alarm: float) -> Check:
@@ -63,7 +64,7 @@ def check_spread(name: str, reference: Sequence[float], new: Sequence[float], al
     limit = float(stats.f.isf(alarm, *degrees))
     seen = np.sqrt(limit / stats.f.isf(0.8, *degrees))
     text = f"standard deviation {np.sqrt(ratio):.2f} of the reference's, limit {np.sqrt(limit):.2f}"
-    return Check(f"{name}, spread", ratio > limit, text, f"{seen:.1f} times the deviation")
+    return Check(f"{name}, spread", not ratio <= limit, text, f"{seen:.1f} times the deviation")
 
 
 def check_failures(reference: Sequence[bool], new: Sequence[bool], alarm: float) -> Check:

@@ -10,10 +10,11 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
+from benchmark.base.errors import UserError
 from benchmark.base.files import sealed_json, sha256
 from benchmark.contracts.records import Anchored, Counts, Failure, Record, Score
 from benchmark.engine.board import sections
-from benchmark.engine.records import read_record, write_failure, write_record
+from benchmark.engine.records import read_probes, read_record, write_failure, write_record
 from benchmark.leaderboard import main, shown
 
 
@@ -316,3 +317,17 @@ def test_a_score_is_shown_with_its_interval() -> None:
 )
 def test_a_narrow_interval_is_shown_with_the_decimals_it_needs(value: float, stderr: float, text: str) -> None:
     assert shown(score("x", value, stderr)) == text
+
+
+def test_a_curve_that_is_not_packed_is_read_as_those_of_older_records_are(tmp_path: Path) -> None:
+    path = write_record(tmp_path, made_up("older", 0.5))
+    with_probes(path, {100: 0.1, 200: 0.3})
+    packed = path.with_suffix(".jsonl.gz")
+    probes = read_probes(path, read_record(path))
+    assert [row["step"] for row in probes] == [100, 200]
+    path.with_suffix(".jsonl").write_bytes(gzip.decompress(packed.read_bytes()))
+    packed.unlink()
+    assert read_probes(path, read_record(path)) == probes
+    path.with_suffix(".jsonl").write_bytes(b"")
+    with pytest.raises(UserError, match="remove the record and score the images again"):
+        read_probes(path, read_record(path))

@@ -269,6 +269,40 @@ def test_a_base_is_told_by_its_weights_wherever_it_lies() -> None:
         assert cell.failures is None or cell.failures.count == charged
 
 
+def test_a_failure_that_does_not_say_its_base_is_of_the_cell_its_name_leads_to() -> None:
+    made = [at(record, "sd15", "w") for _, record in records_of(read_design("seeds", Path("elsewhere")))]
+    [section] = sections({Path(f"{r.evaluation_id}.json"): r for r in made[1:]}, [failure_of(made[0])])
+    assert [(len(cell.rows), len(cell.diverged)) for cell in section.cells] == [(9, 1)]
+
+
+def test_a_training_that_diverged_and_was_judged_counts_as_diverged() -> None:
+    """Otherwise its seed would count twice: once with its score, and once with none."""
+    made = [record for _, record in records_of(read_design("seeds", Path("elsewhere")))]
+    records = {Path(f"{r.evaluation_id}.json"): r for r in made}
+    lost = failure_of(made[3])
+    assert made[3].training
+    lost = lost.model_copy(update={"training": {key: value for key, value in lost.training.items() if key != "step"}})
+    [section] = sections(records, [lost])
+    assert [(len(cell.rows), len(cell.diverged)) for cell in section.cells] == [(9, 1)]
+    [aside] = section.aside
+    assert aside.row.record is made[3]
+    assert f"counts as {lost.failure_id[:8]}" in aside.why
+
+
+def test_the_pictures_of_a_cell_are_of_the_run_in_the_middle_those_that_diverged_below_all() -> None:
+    values = iter(range(10))
+    design = read_design("seeds", Path("elsewhere"))
+    made = [record for _, record in records_of(design, lambda form, drawing: next(values) / 10)]
+    shown = [record.model_copy(update={"attached": {".webp": "0" * 64}}) for record in made]
+    for kept, lost, expected in ((shown, [], 0.4), (shown[:7], [], 0.3), (shown[4:], made[:4], 0.4), (made, [], None)):
+        records = {Path(f"{r.evaluation_id}.json"): r for r in kept}
+        [section] = sections(records, [failure_of(record) for record in lost])
+        [cell] = section.cells
+        normalised = cell.middle.control.normalised if cell.middle else None
+        assert (normalised.estimate if normalised else None) == expected
+        assert [name for name, _ in section.pictured] == (["controlnet"] if expected else [])
+
+
 def test_a_training_that_two_studies_made_is_told_by_committed_records() -> None:
     """Of seg with seeds 0 to 2 there are two datasets; records of one are older than some fields of a recipe."""
     records = read_records(Path(__file__).parents[2] / "results").values()

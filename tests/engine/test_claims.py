@@ -19,11 +19,13 @@ def run(control: float, seed: int = 0, **columns: Any) -> dict[str, Any]:
         "condition": "seg",
         "method": "controlnet",
         "pairs": 1000,
+        "pairs_sha256": "p",
         "epochs": 8.0,
         "outcome": "followed",
     }
     made = {**common, "seed": str(seed), "normalised_control": control, **columns}
-    like = {name: value for name, value in made.items() if name not in ("dataset", "samples", "prompts", "outcome")}
+    apart = ("dataset", "samples", "prompts", "outcome", "pairs_sha256")
+    like = {name: value for name, value in made.items() if name not in apart}
     name = repr(sorted(made.items(), key=str))
     return {"training": name, "record": name, "samples": "abc", "likeness": repr(sorted(like.items(), key=str)), **made}
 
@@ -178,6 +180,24 @@ def test_a_training_judged_on_two_sets_of_samples_is_one_and_two_that_diverged_a
     assert judge([never], pd.DataFrame([full, {**full, "samples": "few"}]))[0].finding.numbers.startswith("0 of 1 ")
     lost = [{**run(0.5, dataset=name), "outcome": "diverged", "samples": None} for name in "ab"]
     assert judge([never], pd.DataFrame([full, *lost]))[0].finding.numbers.startswith("2 of 3 ")
+
+
+def test_a_training_that_diverged_in_two_studies_diverged_once() -> None:
+    """It drew nothing by itself: that both studies judge the same samples is told by their other runs."""
+    never = claim(statistic="failures", above=None, below=0.1)
+    lost = [{**run(0.5, 9, dataset=name), "outcome": "diverged", "samples": None} for name in "de"]
+    kept = [run(0.5, seed, dataset=name, samples="abc") for name in "de" for seed in range(3)]
+    for table in ([*lost, *kept], [*kept, *lost]):
+        assert judge([never], pd.DataFrame(table))[0].finding.numbers.startswith("1 of 4 ")
+
+
+def test_other_pairs_of_one_dataset_are_another_training() -> None:
+    """As the first 4,000 pairs of a dataset that grew: alike in all that is recorded but for the pairs themselves."""
+    never = claim(statistic="failures", above=None, below=0.1)
+    rows = [run(0.5, samples="abc"), run(0.5, samples="abc", pairs_sha256="q", outcome="never followed")]
+    again = [run(0.5, samples="abc", dataset="e", pairs_sha256="r")]
+    for table in ([*rows, *again], [*again, *rows]):
+        assert judge([never], pd.DataFrame(table))[0].finding.numbers.startswith("1 of 2 ")
 
 
 def test_a_run_of_less_than_an_epoch_takes_nothing_from_the_others() -> None:

@@ -91,6 +91,15 @@ def test_corruptions_add_up() -> None:
     assert 0.2 < float(((view.captions != OWN) & (view.maps != OWN)).mean()) < 0.3
 
 
+def test_a_wrong_caption_does_not_fit_a_foreign_map() -> None:
+    for count in (3, 7, 2000):
+        view = corrupted(KEYS[:count], ["wrong_caption=1", "foreign_map=1"], 0)
+        own = np.arange(count)
+        assert (view.captions != own).all()
+        assert (view.maps != own).all()
+        assert count == 3 or (view.captions != view.maps).all()  # of three, half and a third of the way are the same
+
+
 def test_a_shift_moves_by_a_sixteenth() -> None:
     image = np.zeros((1, 64, 64, 3), np.uint8)
     image[0, 10, 20] = 255

@@ -15,6 +15,7 @@ from benchmark.base.errors import UserError
 from benchmark.base.images import encode_png
 from benchmark.engine import latents
 from benchmark.engine.bases import Base, load_base
+from benchmark.engine.corruptions import damage
 from benchmark.engine.latents import encode_moments, moments_at, pixels, round_trip, to_uint8
 from benchmark.engine.shards import Lost, Row, write_shard
 
@@ -103,6 +104,20 @@ def test_what_little_is_wanted_of_several_shards_is_encoded_together(
     assert torch.equal(moments, encode_moments(base, renders, "all")[torch.from_numpy(places)])
     assert torch.equal(moments_at(base, shards, places, tmp_path / "cache").in_memory(), moments)
     assert encoded == [4, 3]
+
+
+def test_no_more_rows_of_several_shards_than_asked_for_lie_in_one_file(
+    base: Base, renders: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of a million damaged images would else be held in memory several times over before they are written."""
+    shards = [(write_images(tmp_path / str(i), renders[4 * i : 4 * i + 4]), 4) for i in range(4)]
+    monkeypatch.setattr(latents, "_TOGETHER", 3)
+    places = np.array([13, 5, 2, 5, 8, 9, 10, 6])
+    moments = moments_at(base, shards, places, tmp_path / "cache", ("blur",))
+    assert [len(file) for file in moments.files] == [3, 3, 1]
+    blurred = np.stack([damage(image, ["blur"]) for image in renders])
+    assert torch.equal(moments.in_memory(), encode_moments(base, blurred, "all")[torch.from_numpy(places)])
+    assert len(list(tmp_path.glob("cache/*/rows-blur-*"))) == 3
 
 
 def test_an_image_has_the_same_bits_whichever_others_are_encoded_with_it(base: Base, renders: Images) -> None:

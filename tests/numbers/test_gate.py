@@ -41,6 +41,14 @@ def test_the_change_it_claims_to_see_is_seen_four_times_in_five() -> None:
     assert np.mean(seen) == pytest.approx(0.8, abs=0.12)
 
 
+def test_a_number_that_is_none_has_moved() -> None:
+    """As normalised control where what the autoencoder lets through is no more than the floor."""
+    reference = [0.4, 0.41, 0.39, 0.42]
+    for new in ([float("nan")] * 4, [0.4, 0.41, 0.39, float("nan")]):
+        assert check_mean("control", reference, new, ALARM).moved
+        assert check_spread("control", reference, new, ALARM).moved
+
+
 def test_failures_by_hand() -> None:
     check = check_failures([False] * 10, [True, True, True, False], 0.02)
     assert check.moved  # C(4, 3) / C(14, 3) = 4 / 364 = 0.011
