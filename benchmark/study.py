@@ -243,11 +243,9 @@ def run(design: Design, rank: int = 0, world: int = 1) -> None:
 
 def _do(cell: Cell, results: Path) -> list[str]:
     """Train and judge the runs of a cell; return those that diverged."""
-    gone = {form.out for form in cell.trains if not _train(form)}
-    prompts = sorted({drawing.generate.prompts for drawing in cell.drawings})
-    for form in cell.trains:
-        if form.out in gone:
-            write_failure(results, _failure(form, prompts))
+    gone = {form.out for form in cell.trains if form.out is not None and not _train(form)}
+    for failure in _failures(cell, gone):
+        write_failure(results, failure)
     _judge([drawing for drawing in cell.drawings if not gone & {*drawing.generate.run}])
     return sorted(map(str, gone))
 
@@ -278,24 +276,48 @@ def _train(form: Train) -> bool:
     return read_status(form.out, RUN) != "diverged"
 
 
-def _failure(form: Train, prompts: Sequence[str]) -> Failure:
-    """Return the record of a run that diverged, and was to draw with some prompt settings."""
-    assert form.out is not None
-    run = read_finished(form.out, RUN)
-    config, dataset = run["config"], {k: v for k, v in run["config"]["dataset"].items() if k != "path"}
-    training = {**config, "dataset": dataset}
-    return Failure(
-        failure_id=sha256(canonical_json([training, *prompts]))[:16],
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        dataset=dataset,
-        condition=config["condition"]["name"],
-        method=registry.spec(registry.remake(Method, config["method"])),
-        base=config["base"],
-        training=training,
-        prompts=tuple(prompts),
-        reason=run["reason"],
-        environment=run["provenance"],
-    )
+def _failures(cell: Cell, gone: set[Path]) -> Iterator[Failure]:
+    """Yield what is recorded of the runs that diverged: alone, and in every sum they were to steer in."""
+    prompts: dict[tuple[Path, ...], set[str]] = {}
+    for drawing in cell.drawings:
+        prompts.setdefault(drawing.generate.run, set()).add(drawing.generate.prompts)
+    for runs, settings in prompts.items():
+        if lost := [run for run in runs if run in gone]:
+            reason = read_finished(lost[0], RUN)["reason"]
+            yield from _failures_of([read_finished(run, RUN) for run in runs], sorted(settings), reason)
+
+
+def _failures_of(runs: list[dict[str, Any]], prompts: Sequence[str], reason: str) -> Iterator[Failure]:
+    """Yield the failure of a run, or of several that were to steer together one for each condition."""
+    parts = [{**run["config"], "dataset": {**run["config"]["dataset"]}} for run in runs]
+    for part in parts:
+        part["dataset"].pop("path")
+    methods, conditions = zip(*((_method(part), part["condition"]["name"]) for part in parts), strict=True)
+    alone = len(parts) == 1
+    training, made_by = (parts[0], runs[0]["provenance"]) if alone else ({"parts": parts}, _together(runs))
+    for condition in conditions:
+        yield Failure(
+            failure_id=sha256(canonical_json([training, condition, *prompts]))[:16],
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            dataset=parts[0]["dataset"],
+            condition=condition,
+            method=methods[0] if alone else "+".join(map("@".join, zip(methods, conditions, strict=True))),
+            base=parts[0]["base"],
+            training=training,
+            prompts=tuple(prompts),
+            reason=reason,
+            environment=made_by,
+        )
+
+
+def _method(config: dict[str, Any]) -> str:
+    return registry.spec(registry.remake(Method, config["method"]))
+
+
+def _together(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what made runs that steer together, on one base."""
+    made_by = [run["provenance"] for run in runs]
+    return {"parts": made_by, **{key: value for key, value in made_by[0].items() if key == "base_sha256"}}
 
 
 def _prepare(design: Design, rank: int, world: int) -> None:

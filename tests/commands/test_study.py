@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from benchmark import registry
+from benchmark import registry, study
 from benchmark.base.errors import UserError
 from benchmark.contracts.plugins import Method
 from benchmark.engine.board import sections
 from benchmark.engine.imagesets import PROMPTS
 from benchmark.engine.records import read_failures, read_records
-from benchmark.engine.runs import RUN, begin
+from benchmark.engine.runs import RUN, begin, finish
 from benchmark.engine.studies import STUDIES, combinations
 from benchmark.study import main, read_design, run_side_by_side
-from benchmark.train import named_seeds
+from benchmark.train import Train, named_seeds
 
 TINY = """
 description = "Two updates, for the test."
@@ -307,3 +307,36 @@ def test_runs_that_steer_together_are_judged_alone_and_at_once(tmp_path: Path) -
     cells = [cell for section in sections(read_records(out / "results")) for cell in section.cells]
     assert sorted(len(cell.rows) for cell in cells) == [2, 2, 2, 2]  # two seeds are one cell, of the sum as well
     assert {row.seed for cell in cells for row in cell.rows} == {"0", "1"}
+
+
+def test_a_run_that_diverged_counts_in_the_sums_it_was_to_be_part_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = study._train
+
+    def lost(form: Train) -> bool:
+        assert form.out is not None
+        assert trained(form)
+        if (form.seed, form.cond) != (1, "seg"):
+            return True
+        finish(form.out, RUN, "diverged", reason="made up")
+        return False
+
+    monkeypatch.setattr(study, "_train", lost)
+    file, out = tmp_path / "both.toml", tmp_path / "out"
+    file.write_text(TOGETHER)
+    assert main(["run", str(file), "--out", str(out)]) == 0
+    failures = list(read_failures(out / "results").values())
+    both = "controlnet@seg+controlnet@canny"
+    assert sorted((f.condition, f.method) for f in failures) == [("canny", both), ("seg", "controlnet"), ("seg", both)]
+    found = {
+        (section.first.record.condition, cell.method): (len(cell.rows), len(cell.diverged))
+        for section in sections(read_records(out / "results"), failures)
+        for cell in section.cells
+    }
+    assert found == {
+        ("seg", "controlnet"): (1, 1),
+        ("canny", "controlnet"): (2, 0),
+        ("seg", both): (1, 1),
+        ("canny", both): (1, 1),
+    }
