@@ -106,6 +106,10 @@ def _opened(form: Build) -> tuple[Plan, Source]:
         spec = form.annotator[i] if i < len(form.annotator) else None
         name = registry.describe(condition)["name"]
         made[name] = _annotator(condition, name, spec)
+        if made[name] is None and source.is_drawn and registry.describe(condition).get("palette", "scenes") != "scenes":
+            raise UserError(
+                f"maps of {form.source} are in its own palette, not {registry.spec(condition)}; leave that out"
+            )
     check_columns(source, form.source, made.values())
     identities = {name: annotator.identity() if annotator else {} for name, annotator in made.items()}
     captioner = _captioner(form.captioner) if form.captioner else None

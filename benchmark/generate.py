@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from benchmark.engine.imagesets import Reference
 
 
+BUNDLED_BASE = "scenes-tiny"
 _UNITS = ("", "K", "M", "G", "T", "P", "E")
 _TIERS_IN_WORDS = "; ".join(
     f"{name}: {' '.join(f'--{key} {value}' for key, value in sets.items()).replace('_', '-')}"
@@ -39,8 +40,8 @@ class Generate:
     controlnet: str | None = option("a released ControlNet, by hub id or folder, instead of a run", None)
     method: str = option("what --controlnet names: controlnet, t2i_adapter, ...", "controlnet")
     cond: str | None = option("condition, for --controlnet (default: the dataset's, if it has one)", None)
-    base: str = option("frozen model, for all but --run", "scenes-tiny")
-    split: str = option("val or test", "test")
+    base: str = option("frozen model, for all but --run", BUNDLED_BASE)
+    split: str = option("train, val or test", "test")
     tier: str | None = option(f"sets what follows, and says first what it costs: {_TIERS_IN_WORDS}", None)
     prompts: str = option("full (the captions), none, insufficient or conflicting", "full")
     limit: int | None = option("only the first so many samples", None, parse_size)
@@ -213,6 +214,8 @@ def _check(form: Generate, prompts: tuple[str, ...]) -> None:
         raise UserError("--method goes with --controlnet; a run knows its method")
     if form.run and form.controlnet is not None:
         raise UserError("--run and --controlnet exclude each other; give one of them, or none for the base alone")
+    if form.run and form.base != BUNDLED_BASE:
+        raise UserError("--base goes with --controlnet, or with neither; a run knows its base")
 
 
 def _only_condition(form: Generate, dataset: "BuiltDataset") -> str:

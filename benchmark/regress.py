@@ -26,6 +26,8 @@ BANDS = Path(__file__).parent / "bands.json"
 _TOLERANCE = 1e-3
 _MEANS = ("control, full prompts", "control, no prompts", "CLIP score, full prompts")
 _SPREADS = _MEANS[:2]
+_CLEARED = ("runs", "images", "results")
+_FOLDERS = (*_CLEARED, "datasets", "cache")
 
 
 @dataclass(frozen=True)
@@ -104,12 +106,26 @@ def regress(form: Regress) -> list[Check]:
 
 def _finished(form: Regress) -> Design:
     """Make what is missing of the gate's runs; return their study."""
+    design = read_design("regress", form.out)
+    _refuse_other_work(design)
     _clear_of_other_code(form.out)
     if form.workers > 1:
         run_side_by_side("regress", form.out, form.workers)
-    design = read_design("regress", form.out)
     run(design)
     return design
+
+
+def _refuse_other_work(design: Design) -> None:
+    """Refuse a folder that holds more than the gate's own work: runs of other code are deleted from it.
+
+    Raises:
+        UserError: It does.
+    """
+    out, own = design.root, {form.out for cell in design.cells for form in cell.trains}
+    others = [path for path in out.glob("*") if path.name not in _FOLDERS]
+    others += [path for path in out.glob("runs/*") if path not in own]
+    if others:
+        raise UserError(f"{out} holds other work ({others[0].name}) that would be deleted; give a folder of its own")
 
 
 def _clear_of_other_code(out: Path) -> None:
@@ -119,7 +135,7 @@ def _clear_of_other_code(out: Path) -> None:
     """
     if _is_of_other_code(out):
         say(f"the runs in {out} were made by other code, or by code with changes of its own: all are made again")
-        for name in ("runs", "images", "results"):
+        for name in _CLEARED:
             shutil.rmtree(out / name, ignore_errors=True)
 
 

@@ -95,6 +95,8 @@ def read_design(name: str, out: Path | None) -> Design:
     if not path.exists():
         raise UserError(f'no study "{name}"; {did_you_mean(name, _names())}')
     document = _document(path)
+    if "recipe" in document.get("build", {}):
+        raise UserError(f"{path}: build.recipe is not read in a study; write what the recipe says under [build]")
     root = out or Path("runs") / path.stem
     wanted = _form(Build, document.get("build", {}), path)
     made = _form(

@@ -18,7 +18,7 @@ from benchmark.annotators._checkpoint import Checkpoint
 class TransformersSeg(Checkpoint):
     """Class ids in the checkpoint's own order, which must be that of the palette: only their number can be checked.
 
-    For ADE20K and COCO-Stuff that holds for checkpoints of 150 and 171 classes without an "other" class.
+    For ADE20K and COCO-Stuff that holds for checkpoints of 150 and 182 classes without an "other" class.
     """
 
     @property

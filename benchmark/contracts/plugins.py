@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmark.base.errors import UserError
 from benchmark.base.images import BadImage, Transform
 from benchmark.contracts.records import Score
 
@@ -274,8 +275,12 @@ class Encoder(ABC):
         """Return (N, D) vectors of uint8 (N, H, W, 3) images."""
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return (N, D) vectors of texts, where the space has them."""
-        raise NotImplementedError(f"{type(self).__name__} has no text side")
+        """Return (N, D) vectors of texts, where the space has them.
+
+        Raises:
+            UserError: It has none.
+        """
+        raise UserError(f"{type(self).__name__} encodes no texts; give a space that does, such as space=clip")
 
 
 class Residuals(NamedTuple):

@@ -60,6 +60,7 @@ Refused = Callable[[Command, list[str]], str]
         ("--cond seg --annotator scenes --annotator canny", "2 annotators for 1 conditions"),
         ("--cond canny,lwo=3", 'canny has no field "lwo"; did you mean "low"? allowed: high, low'),
         ("--cond canny,low=abc", 'low="abc" is no int'),
+        ("--cond seg,palette=ade20k", "are in its own palette, not seg,palette=ade20k"),
         ("--cond seg,palette=ade", 'no palette "ade"; did you mean "ade20k"? allowed: ade20k'),
         ("--cond canny --source folder", "folder needs path: write folder:PATH"),
         ("--cond canny --source folder:nowhere", "nowhere is not a folder"),

@@ -38,6 +38,19 @@ def moved(checks: list[Check]) -> set[str]:
     return {check.name for check in checks if check.moved}
 
 
+@pytest.mark.parametrize("kept", ["runs/mine/run.json", "README.md"])
+def test_a_folder_with_other_work_is_refused_and_left_as_it_is(
+    kept: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Runs of other code are deleted from the gate's folder, which must not be anybody else's."""
+    file = tmp_path / kept
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("mine")
+    assert main(["--out", str(tmp_path)]) == 2
+    assert "holds other work" in capsys.readouterr().err
+    assert file.read_text() == "mine"
+
+
 def test_the_same_run_again_moves_no_pin(tiny_dataset: Path, honest: Pins, tmp_path: Path) -> None:
     assert moved(check_pins(honest, trained(tiny_dataset, tmp_path / "run"))) == set()
 
