@@ -85,7 +85,7 @@ def test_identity_is_the_hash_of_the_weights(name: str, file: Path) -> None:
 
 
 def test_scenes_has_no_text_side() -> None:
-    with pytest.raises(NotImplementedError, match="Scenes has no text side"):
+    with pytest.raises(UserError, match="Scenes encodes no texts"):
         _encoder("scenes").encode_texts(["a small red cube"])
 
 
