@@ -185,6 +185,7 @@ def test_train_refuses(argv: str, told: str, tiny_dataset: Path, refused: Refuse
         ("--dataset TINY --prompts fll", 'no prompts "fll"; did you mean "full"? allowed: conflicting, full, insuf'),
         ("--dataset TINY --run a --controlnet b", "--run and --controlnet exclude each other"),
         ("--dataset TINY --method t2i_adapter", "--method goes with --controlnet"),
+        ("--dataset TINY --run a --base b", "a run knows its base"),
         ("--dataset TINY --controlnet nowhere --cond seg --method lora", 'no method "lora"; allowed: controlnet, '),
         ("--dataset TINY --scheduler ddmi", 'no scheduler "ddmi"; did you mean "ddim"? allowed: ddim, dpm++, euler'),
         ("--dataset TINY --run nowhere", "nowhere holds no run.json; make it with python -m benchmark.train"),

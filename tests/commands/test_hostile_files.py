@@ -245,6 +245,7 @@ def test_a_study_of_any_values_is_refused_or_a_design(place: Path, document: dic
         ("[train]\ncond = ['seg']", "cond has to be one value"),
         ("[build]\nout = {a = 1}", "out has to be a plain text or number"),
         ("[trian]\nsteps = 3", 'unknown entry "trian"; did you mean "train"'),
+        ('[build]\nrecipe = "ade20k-seg"', "build.recipe is not read in a study"),
         ("train = 3", "train has to be a table"),
         ("[grid]\ngenerate = 3", "grid.generate has to be a table"),
         ('[grid]\nmethod = ["../../x"]', "would lead out of the study's folder"),
